@@ -1,0 +1,12 @@
+// y[tokens, hidden] = layer norm of x[tokens, hidden]; one workgroup a token.
+
+@group(0) @binding(0) var<storage, read> x: array<vec4f>; // [tokens, HIDDEN4]
+
+fn row_value(row: u32, column: u32) -> vec4f {
+    return x[row * hidden4() + column];
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+    layer_norm(group.x, lane);
+}

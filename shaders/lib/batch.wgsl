@@ -1,0 +1,14 @@
+// One packed batch, as `src/batch.rs` writes it before each pass. No kernel ever sees a pad token.
+
+struct Header {
+    tokens: u32, // in the whole batch
+    texts: u32,
+    tiles: u32,  // of attention: each covers up to QUERIES tokens of one text
+    reserved: u32,
+}
+
+// Where a text begins; one more entry at the end holds the totals.
+struct Offset {
+    token: u32,
+    tile: u32,
+}

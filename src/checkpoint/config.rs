@@ -1,0 +1,192 @@
+//! `config.json`: the sizes of an encoder, checked before anything is built from them.
+
+use std::path::Path;
+
+use super::family::Family;
+use super::json::{Object, shown};
+use crate::{Error, Result};
+
+/// Head sizes that the attention kernel can run.
+const HEAD_DIMS: std::ops::RangeInclusive<usize> = 8..=128;
+
+/// The shape of an encoder.
+#[derive(Debug, Clone)]
+pub struct EncoderConfig {
+    pub family: &'static Family,
+    pub layers: usize,
+    /// Width of a token's vector.
+    pub hidden: usize,
+    /// Attention heads in a layer; divides `hidden`.
+    pub heads: usize,
+    /// Width of the feed-forward part.
+    pub intermediate: usize,
+    /// Rows of the word embedding table.
+    pub vocabulary: usize,
+    /// Rows of the position table.
+    pub position_rows: usize,
+    /// Position of a text's first token.
+    pub position_offset: usize,
+    /// Rows of the token type table; 0 where there is none.
+    pub token_types: usize,
+    /// Between the two matrices of the feed-forward part.
+    pub activation: Activation,
+    pub layer_norm_eps: f32,
+}
+
+/// The function between the two matrices of the feed-forward part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Activation {
+    /// x/2 · (1 + erf(x/√2)), the exact form.
+    Gelu,
+    /// x/2 · (1 + tanh(√(2/π) · (x + 0.044715 x³))), another function than [`Activation::Gelu`].
+    GeluTanh,
+    Relu,
+    Tanh,
+}
+
+impl Activation {
+    /// The activation that `transformers` knows by this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "gelu" | "gelu_python" => Some(Self::Gelu),
+            "gelu_new" | "gelu_fast" | "gelu_accurate" | "gelu_pytorch_tanh" | "gelu_python_tanh" => Some(Self::GeluTanh),
+            "relu" => Some(Self::Relu),
+            "tanh" => Some(Self::Tanh),
+            _ => None,
+        }
+    }
+}
+
+impl EncoderConfig {
+    /// Width of one attention head.
+    pub fn head_dim(&self) -> usize {
+        self.hidden / self.heads
+    }
+
+    /// Tokens that a text may have, specials included: the rows of the position table from the first one used.
+    pub fn max_tokens(&self) -> usize {
+        self.position_rows - self.position_offset
+    }
+
+    /// Reads and checks a `config.json`.
+    ///
+    /// # Errors
+    /// The file is missing or not JSON, a size is missing, zero or absurd, sizes do not fit each other, or the model needs something
+    /// that is not implemented: another family, activation, kind of positions or feed-forward part.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let config = Object::open(path)?.ok_or_else(|| {
+            Error::checkpoint(
+                path,
+                "there is no such file: a model folder holds config.json, weights and a tokenizer, so name such a folder",
+            )
+        })?;
+        let family = find_family(&config)?;
+        refuse_variants(&config)?;
+
+        let names = &family.fields;
+        let hidden = required(&config, names.hidden)?;
+        let heads = required(&config, names.heads)?;
+        let vocabulary = required(&config, names.vocabulary)?;
+        let position_rows = required(&config, names.position_rows)?;
+        if !hidden.is_multiple_of(heads) {
+            let expected = format!("a divisor of `{}` {hidden}", names.hidden);
+            return Err(config.wrong(names.heads, expected, heads, "correct the file or download it again"));
+        }
+        if !HEAD_DIMS.contains(&(hidden / heads)) {
+            let found = format!("{heads} (heads of {} from `{}` {hidden})", hidden / heads, names.hidden);
+            return Err(config.unsupported(names.heads, "heads of 8 to 128", found));
+        }
+        let position_offset = if family.positions_after_padding { padding(&config, family, vocabulary)? + 1 } else { 0 };
+        if position_offset >= position_rows {
+            let expected = format!("more than {position_offset} (positions start after `pad_token_id` {})", position_offset - 1);
+            return Err(config.wrong(names.position_rows, expected, position_rows, "correct the file or download it again"));
+        }
+
+        Ok(Self {
+            family,
+            layers: required(&config, names.layers)?,
+            hidden,
+            heads,
+            intermediate: required(&config, names.intermediate)?,
+            vocabulary,
+            position_rows,
+            position_offset,
+            token_types: match family.tensors.token_type {
+                Some(_) => config.size(names.token_types)?.unwrap_or(2),
+                None => 0,
+            },
+            activation: activation(&config, names.activation)?,
+            layer_norm_eps: layer_norm_eps(&config, family)?,
+        })
+    }
+}
+
+/// A size that must be there and be at least 1.
+fn required(config: &Object, field: &str) -> Result<usize> {
+    let advice = "correct the file or download it again";
+    match config.size(field)? {
+        Some(0) => Err(config.wrong(field, "at least 1", 0, advice)),
+        Some(size) => Ok(size),
+        None => Err(config.wrong(field, "a whole number", "no such field", advice)),
+    }
+}
+
+/// The family by `model_type`, or by `architectures` in files from before there was a `model_type`.
+fn find_family(config: &Object) -> Result<&'static Family> {
+    let expected = || format!("one of {}", Family::known());
+    if let Some(model_type) = config.text("model_type")? {
+        return Family::of_model_type(model_type).ok_or_else(|| config.unsupported("model_type", expected(), format!("\"{model_type}\"")));
+    }
+    let architecture = config.get("architectures").and_then(|classes| classes.get(0)).and_then(|class| class.as_str());
+    let Some(architecture) = architecture else {
+        return Err(config.wrong("model_type", expected(), "no such field", "add the model's type"));
+    };
+    Family::of_architecture(architecture)
+        .ok_or_else(|| config.unsupported("architectures", format!("a class of {}", Family::known()), format!("\"{architecture}\"")))
+}
+
+/// Fields by which models of a known `model_type` say that they compute something else.
+fn refuse_variants(config: &Object) -> Result<()> {
+    for (field, allowed) in [("position_embedding_type", "absolute"), ("feed_forward_type", "original")] {
+        if let Some(found) = config.text(field)?.filter(|&found| found != allowed) {
+            return Err(config.unsupported(field, format!("\"{allowed}\""), format!("\"{found}\"")));
+        }
+    }
+    for field in ["is_decoder", "add_cross_attention", "is_encoder_decoder", "use_rotary_embeddings", "use_alibi", "alibi", "pre_norm"] {
+        if config.flag(field)? == Some(true) {
+            return Err(config.unsupported(field, "false", "true"));
+        }
+    }
+    for field in ["rope_theta", "rope_scaling", "rotary_emb_base", "rotary_emb_fraction", "alibi_starting_size"] {
+        if let Some(found) = config.get(field).filter(|found| found.as_f64() != Some(0.0)) {
+            return Err(config.unsupported(field, "no such field (positions are learned)", shown(found)));
+        }
+    }
+    Ok(())
+}
+
+fn padding(config: &Object, family: &Family, vocabulary: usize) -> Result<usize> {
+    let padding = config.size("pad_token_id")?.unwrap_or(family.default_padding);
+    if padding >= vocabulary {
+        let expected = format!("less than `{}` {vocabulary}", family.fields.vocabulary);
+        return Err(config.wrong("pad_token_id", expected, padding, "correct the file or download it again"));
+    }
+    Ok(padding)
+}
+
+fn activation(config: &Object, field: &str) -> Result<Activation> {
+    let name = config.text(field)?.unwrap_or("gelu");
+    Activation::from_name(name)
+        .ok_or_else(|| config.unsupported(field, "one of gelu, gelu_new, gelu_pytorch_tanh, relu, tanh", format!("\"{name}\"")))
+}
+
+fn layer_norm_eps(config: &Object, family: &Family) -> Result<f32> {
+    let field = family.fields.layer_norm_eps;
+    let found = config.number(field)?.unwrap_or(family.default_layer_norm_eps);
+    // Compared as f32, where a number below 1e-45 is zero.
+    if !(found as f32 > 0.0 && found < 1.0) {
+        return Err(config.wrong(field, "a number between 0 and 1 such as 1e-12", found, "correct the file or download it again"));
+    }
+    Ok(found as f32)
+}

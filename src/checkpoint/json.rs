@@ -1,0 +1,106 @@
+//! JSON objects on disk, read field by field, so that an error can name the file, the field, what was expected and what was found.
+
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use crate::{Error, Result};
+
+/// No size in a model's configuration comes near this; products of two sizes stay far from overflow.
+const LARGEST_SIZE: u64 = 1 << 24;
+
+/// The text of a file, or `None` where there is no such file.
+pub(super) fn read_text(path: &Path) -> Result<Option<String>> {
+    match std::fs::read(path) {
+        Ok(bytes) => String::from_utf8(bytes).map(Some).map_err(|error| {
+            let position = error.utf8_error().valid_up_to();
+            Error::checkpoint(path, format!("expected UTF-8 text, found another byte at offset {position}: download the file again"))
+        }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::Io { path: path.to_owned(), problem: "cannot be read", source }),
+    }
+}
+
+/// A JSON file, or `None` where there is no such file.
+pub(super) fn read(path: &Path) -> Result<Option<Value>> {
+    let Some(text) = read_text(path)? else { return Ok(None) };
+    let value = serde_json::from_str(&text);
+    value.map(Some).map_err(|error| Error::checkpoint(path, format!("expected JSON, found {error}: download the file again")))
+}
+
+/// A JSON object and the file that it comes from. A field that is `null` counts as absent, as it does in Python's readers.
+#[derive(Debug)]
+pub(super) struct Object {
+    path: PathBuf,
+    fields: Map<String, Value>,
+}
+
+impl Object {
+    pub(super) fn new(path: &Path, value: Value) -> Result<Self> {
+        match value {
+            Value::Object(fields) => Ok(Self { path: path.to_owned(), fields }),
+            other => Err(Error::checkpoint(path, format!("expected a JSON object, found {}: download the file again", shown(&other)))),
+        }
+    }
+
+    /// The object in a file, or `None` where there is no such file.
+    pub(super) fn open(path: &Path) -> Result<Option<Self>> {
+        read(path)?.map(|value| Self::new(path, value)).transpose()
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn fields(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.fields.iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| (name.as_str(), value))
+    }
+
+    pub(super) fn get(&self, field: &str) -> Option<&Value> {
+        self.fields.get(field).filter(|value| !value.is_null())
+    }
+
+    /// A count: a whole number from 0 to 2^24.
+    pub(super) fn size(&self, field: &str) -> Result<Option<usize>> {
+        let size = |value: &Value| value.as_u64().filter(|&size| size <= LARGEST_SIZE).map(|size| size as usize);
+        self.read(field, size, "a whole number from 0 to 16777216")
+    }
+
+    pub(super) fn number(&self, field: &str) -> Result<Option<f64>> {
+        self.read(field, Value::as_f64, "a number")
+    }
+
+    pub(super) fn flag(&self, field: &str) -> Result<Option<bool>> {
+        self.read(field, Value::as_bool, "true or false")
+    }
+
+    pub(super) fn text(&self, field: &str) -> Result<Option<&str>> {
+        self.read(field, Value::as_str, "a text")
+    }
+
+    fn read<'a, T>(&'a self, field: &str, convert: impl Fn(&'a Value) -> Option<T>, expected: &str) -> Result<Option<T>> {
+        let Some(value) = self.get(field) else { return Ok(None) };
+        convert(value).map(Some).ok_or_else(|| self.wrong(field, expected, shown(value), "correct the file or download it again"))
+    }
+
+    /// The error for a field whose value cannot be right.
+    pub(super) fn wrong(&self, field: &str, expected: impl Display, found: impl Display, advice: &str) -> Error {
+        Error::checkpoint(&self.path, format!("`{field}`: expected {expected}, found {found}: {advice}"))
+    }
+
+    /// The error for a field that asks for something that is not implemented.
+    pub(super) fn unsupported(&self, field: &str, expected: impl Display, found: impl Display) -> Error {
+        Error::unsupported(&self.path, format!("`{field}`: expected {expected}, found {found}, which is not supported: use another model"))
+    }
+}
+
+/// A value as an error shows it: short, however much there is.
+pub(super) fn shown(value: &Value) -> String {
+    match value {
+        Value::Array(items) => format!("a list of {}", items.len()),
+        Value::Object(fields) => format!("an object of {} fields", fields.len()),
+        Value::String(text) if text.chars().count() > 60 => format!("\"{}...\"", text.chars().take(60).collect::<String>()),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,110 @@
+//! `minilm features`: the last hidden state of each text, in a safetensors file.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+use minilm::{Encoding, Error, FeatureExtractor, Result};
+use safetensors::Dtype;
+use safetensors::tensor::{Metadata, TensorInfo};
+
+use super::input::InputArguments;
+use super::model::{BatchArguments, Encode, GpuArguments, ModelArguments};
+use super::output::WholeFile;
+use super::progress::Progress;
+use super::stream::{Stream, sequences};
+
+/// Write the hidden states of texts: one row of numbers for each token, in a safetensors file
+///
+/// The file holds `last_hidden_state.0`, `last_hidden_state.1`, ... `[tokens, hidden]`, one for each text, as 32-bit floats. It appears
+/// under its name when it is whole; a file of this name is replaced.
+#[derive(Args)]
+#[command(after_long_help = "Example:\n  minilm features --input texts.txt --output features.safetensors")]
+pub struct Arguments {
+    #[command(flatten)]
+    input: InputArguments,
+    /// The file to write
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+    #[command(flatten)]
+    model: ModelArguments,
+    #[command(flatten)]
+    batch: BatchArguments,
+    #[command(flatten)]
+    gpu: GpuArguments,
+}
+
+/// Tokens that are run and written at once: a few batches, so that the GPU is kept busy.
+const CHUNK_TOKENS: usize = 1 << 14;
+
+/// Readers of safetensors refuse longer headers.
+const LONGEST_HEADER: usize = 100_000_000;
+
+pub fn run(arguments: Arguments) -> Result<()> {
+    let Arguments { input, output, model, batch, gpu } = arguments;
+    let reader = input.open()?;
+    let folder = model.open()?;
+    let prefix = model.prefix(&folder)?;
+    let extractor = Arc::new(model.load(&folder, &gpu, Some(&batch), FeatureExtractor::builder())?);
+    let mut file = WholeFile::create(&output)?;
+
+    // The header comes first and holds all shapes: all tokens must be known, which take a hundredth of what they become.
+    let encoder = extractor.clone();
+    let progress = Progress::new(reader.size);
+    let mut stream = Stream::start(reader, progress, move |item| Encode::of(encoder.model(), &prefix).encode(item));
+    let mut encodings = Vec::new();
+    while let Some(chunk) = stream.next()? {
+        encodings.extend(chunk.encodings);
+    }
+    file.write(&header(&encodings, extractor.model().config().hidden)?)?;
+
+    let tokens = encodings.iter().map(|encoding| encoding.ids.len() as u64).sum();
+    let mut progress = Progress::new(Some(tokens));
+    let (mut done, mut texts) = (0, 0);
+    for chunk in chunks(&encodings) {
+        progress.set(done, texts);
+        for features in extractor.features_of_tokens(&sequences(chunk))? {
+            done += features.length().used as u64;
+            file.write(bytemuck::cast_slice(features.as_slice()))?;
+        }
+        texts += chunk.len() as u64;
+    }
+    progress.finish();
+    file.finish()?;
+    stream.warn_truncated(extractor.model().max_length());
+    Ok(())
+}
+
+/// Length of the header, and the header, padded so that numbers lie at multiples of 8 bytes.
+fn header(encodings: &[Encoding], hidden: usize) -> Result<Vec<u8>> {
+    let mut end = 0;
+    let tensors = encodings.iter().enumerate().map(|(i, encoding)| {
+        let shape = vec![encoding.ids.len(), hidden];
+        let start = end;
+        end += shape.iter().product::<usize>() * size_of::<f32>();
+        (format!("last_hidden_state.{i}"), TensorInfo { dtype: Dtype::F32, shape, data_offsets: (start, end) })
+    });
+    let wrong = |error: String| Error::Input { problem: format!("the header of the safetensors file cannot be made: {error}") };
+    let metadata = Metadata::new(None, tensors.collect()).map_err(|error| wrong(error.to_string()))?;
+    let mut header = serde_json::to_vec(&metadata).map_err(|error| wrong(error.to_string()))?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+    if header.len() > LONGEST_HEADER {
+        let problem = format!("{} texts are too many for one safetensors file: split the input", encodings.len());
+        return Err(Error::Input { problem });
+    }
+    Ok([&(header.len() as u64).to_le_bytes(), header.as_slice()].concat())
+}
+
+/// Texts of some tokens each, in order.
+fn chunks(mut encodings: &[Encoding]) -> impl Iterator<Item = &[Encoding]> {
+    std::iter::from_fn(move || {
+        let mut tokens = 0;
+        let full = encodings.iter().position(|encoding| {
+            tokens += encoding.ids.len();
+            tokens >= CHUNK_TOKENS
+        });
+        let (chunk, rest) = encodings.split_at(full.map_or(encodings.len(), |last| last + 1));
+        encodings = rest;
+        (!chunk.is_empty()).then_some(chunk)
+    })
+}

@@ -1,0 +1,192 @@
+//! Where texts come from: the command line, a file, or standard input, read line by line.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, IsTerminal};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use minilm::{Error, Result};
+use serde::Deserialize;
+
+#[derive(Args)]
+#[command(next_help_heading = "Input")]
+pub struct InputArguments {
+    /// Texts; without any, each line of --input or of standard input is one. After `--` they may begin with a dash
+    #[arg(value_name = "TEXT", conflicts_with = "input", help_heading = "Arguments")]
+    pub texts: Vec<String>,
+    #[command(flatten)]
+    pub file: FileArguments,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Input")]
+pub struct FileArguments {
+    /// Read from this file, in UTF-8; `-` is standard input, which is also read where there is nothing else
+    #[arg(long, value_name = "FILE")]
+    pub input: Option<PathBuf>,
+    /// What the lines of --input or standard input are
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    pub input_format: InputFormat,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, ValueEnum)]
+pub enum InputFormat {
+    /// Each line is a text; so is an empty one
+    #[default]
+    Text,
+    /// Each line is a JSON object: {"text": "..."}, or {"text": "...", "text_pair": "..."} for a pair
+    Jsonl,
+}
+
+/// A text, or a pair.
+pub struct Item {
+    pub text: String,
+    pub pair: Option<String>,
+    /// From 1.
+    pub line: u64,
+    /// For messages.
+    pub place: Place,
+}
+
+/// Where an item comes from: `notes.txt, line 3`.
+#[derive(Clone)]
+pub struct Place {
+    source: std::sync::Arc<str>,
+    unit: &'static str,
+    number: u64,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}, {} {}", self.source, self.unit, self.number)
+    }
+}
+
+/// Reads items one by one.
+pub struct Reader {
+    lines: Lines,
+    format: InputFormat,
+    place: Place,
+    /// Bytes of all there is to read, where that is known.
+    pub size: Option<u64>,
+    /// Bytes read so far.
+    pub position: u64,
+}
+
+enum Lines {
+    Arguments(std::vec::IntoIter<String>),
+    Bytes(Box<dyn BufRead + Send>),
+}
+
+#[derive(Deserialize)]
+struct JsonLine {
+    text: String,
+    text_pair: Option<String>,
+}
+
+impl InputArguments {
+    pub fn open(self) -> Result<Reader> {
+        if self.texts.is_empty() {
+            return self.file.open();
+        }
+        Ok(Reader::of_texts(self.texts))
+    }
+}
+
+impl FileArguments {
+    pub fn open(self) -> Result<Reader> {
+        match self.input.as_deref() {
+            Some(path) if path != Path::new("-") => {
+                let wrong = |source| Error::Io { path: path.to_owned(), problem: "the input cannot be read", source };
+                let file = File::open(path).map_err(wrong)?;
+                let metadata = file.metadata().map_err(wrong)?;
+                if metadata.is_dir() {
+                    return Err(Error::Input { problem: format!("{}: the input is a folder: name a file", path.display()) });
+                }
+                let size = metadata.is_file().then_some(metadata.len());
+                let lines = Lines::Bytes(Box::new(BufReader::with_capacity(BUFFER, file)));
+                Ok(Reader::new(lines, self.input_format, &path.display().to_string(), "line", size))
+            }
+            named => {
+                if named.is_none() && io::stdin().is_terminal() {
+                    let problem = "no texts were given: write them on the command line, name a file with `--input FILE`, or pipe lines in \
+                                   (`--input -` reads what you type)";
+                    return Err(Error::Input { problem: problem.into() });
+                }
+                let lines = Lines::Bytes(Box::new(BufReader::with_capacity(BUFFER, io::stdin())));
+                Ok(Reader::new(lines, self.input_format, "standard input", "line", None))
+            }
+        }
+    }
+}
+
+const BUFFER: usize = 1 << 16;
+
+impl Reader {
+    fn new(lines: Lines, format: InputFormat, source: &str, unit: &'static str, size: Option<u64>) -> Self {
+        Self { lines, format, place: Place { source: source.into(), unit, number: 0 }, size, position: 0 }
+    }
+
+    /// Texts of the command line.
+    pub fn of_texts(texts: Vec<String>) -> Self {
+        Self::new(Lines::Arguments(texts.into_iter()), InputFormat::Text, "the command line", "text", None)
+    }
+
+    /// Where the texts come from, for messages.
+    pub fn source(&self) -> &str {
+        &self.place.source
+    }
+
+    /// The next item, or `None` at the end.
+    ///
+    /// # Errors
+    /// The line cannot be read, is not UTF-8, or is not the JSON that was promised.
+    pub fn next(&mut self) -> Result<Option<Item>> {
+        let Some(text) = self.next_line()? else { return Ok(None) };
+        let (line, place) = (self.place.number, self.place.clone());
+        if self.format == InputFormat::Text {
+            return Ok(Some(Item { text, pair: None, line, place }));
+        }
+        let JsonLine { text, text_pair: pair } = serde_json::from_str(&text).map_err(|error| {
+            let error = error.to_string();
+            // The line of the error is always 1: it would only confuse.
+            let error = error.replace(" at line 1 column ", ", at character ");
+            let expected = r#"expected a JSON object such as {"text": "..."} or {"text": "...", "text_pair": "..."}"#;
+            Error::Input { problem: format!("{place}: {expected}, found something else: {error}") }
+        })?;
+        Ok(Some(Item { text, pair, line, place }))
+    }
+
+    fn next_line(&mut self) -> Result<Option<String>> {
+        let bytes = match &mut self.lines {
+            Lines::Arguments(texts) => {
+                self.place.number += 1;
+                return Ok(texts.next());
+            }
+            Lines::Bytes(reader) => {
+                let mut bytes = Vec::new();
+                let wrong = |source| Error::Io { path: self.place.source.as_ref().into(), problem: "the input cannot be read", source };
+                self.position += reader.read_until(b'\n', &mut bytes).map_err(wrong)? as u64;
+                bytes
+            }
+        };
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        self.place.number += 1;
+        let mut line = bytes.as_slice();
+        line = line.strip_suffix(b"\n").unwrap_or(line);
+        line = line.strip_suffix(b"\r").unwrap_or(line);
+        if self.place.number == 1 {
+            line = line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line);
+        }
+        match std::str::from_utf8(line) {
+            Ok(text) => Ok(Some(text.to_owned())),
+            Err(error) => {
+                let (at, place) = (error.valid_up_to(), &self.place);
+                let problem = format!("{place}: expected UTF-8, found the byte 0x{:02x} as byte {} of the line", line[at], at + 1);
+                Err(Error::Input { problem: problem + ": convert the text to UTF-8 (for example with iconv)" })
+            }
+        }
+    }
+}

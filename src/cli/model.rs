@@ -1,0 +1,202 @@
+//! Which model and which adapter, and how texts become tokens: options that several commands share.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use minilm::checkpoint::{SentenceSettings, Tokenizer};
+use minilm::{Builder, Checkpoint, Embedder, Encoding, Error, Gpu, GpuOptions, Pooling, Result, Task, default_model, wgpu};
+
+use super::input::Item;
+
+#[derive(Args)]
+#[command(next_help_heading = "Model")]
+pub struct ModelArguments {
+    /// Model folder in Hugging Face layout [env: MINILM_MODEL; default: the model of the project's examples]
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// Put the model's prompt of this name before every text [default: the model's default prompt, if it has one]
+    #[arg(long, value_name = "NAME")]
+    pub prompt: Option<String>,
+    /// Cut texts after so many tokens, specials included [default: what the model says]
+    #[arg(long, value_name = "N")]
+    pub max_length: Option<usize>,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Model")]
+pub struct PoolingArguments {
+    /// How the tokens' states become one vector [default: what the model says, else mean]
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub pooling: Option<PoolingKind>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum PoolingKind {
+    Mean,
+    Cls,
+    Max,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "GPU")]
+pub struct GpuArguments {
+    /// Use only these backends, separated by commas [env: WGPU_BACKEND]
+    #[arg(long, value_enum, value_name = "BACKEND", value_delimiter = ',')]
+    pub backend: Vec<Backend>,
+    /// Use the adapter whose name contains this; `minilm info` lists them [env: WGPU_ADAPTER_NAME]
+    #[arg(long, value_name = "NAME")]
+    pub adapter: Option<String>,
+    /// Prefer an integrated (low) or a discrete GPU (high) [env: WGPU_POWER_PREF; default: high]
+    #[arg(long, value_enum, value_name = "POWER")]
+    pub power_preference: Option<Power>,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "GPU")]
+pub struct BatchArguments {
+    /// Most tokens that the GPU takes at once; fewer need less memory [default: 8192]
+    #[arg(long, value_name = "N")]
+    pub token_budget: Option<usize>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Backend {
+    Vulkan,
+    Metal,
+    Dx12,
+    Gl,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Power {
+    Low,
+    High,
+}
+
+impl GpuArguments {
+    pub fn options(&self) -> GpuOptions {
+        let backends = self.backend.iter().map(|backend| match backend {
+            Backend::Vulkan => wgpu::Backends::VULKAN,
+            Backend::Metal => wgpu::Backends::METAL,
+            Backend::Dx12 => wgpu::Backends::DX12,
+            Backend::Gl => wgpu::Backends::GL,
+        });
+        GpuOptions {
+            backends: backends.reduce(|all, backend| all | backend),
+            adapter_name: self.adapter.clone(),
+            power_preference: self.power_preference.map(|power| match power {
+                Power::Low => wgpu::PowerPreference::LowPower,
+                Power::High => wgpu::PowerPreference::HighPerformance,
+            }),
+            ..Default::default()
+        }
+    }
+
+    fn is_default(&self) -> bool {
+        self.backend.is_empty() && self.adapter.is_none() && self.power_preference.is_none()
+    }
+}
+
+impl ModelArguments {
+    /// The model's folder, with its prompts read and the named one found, before anything large is loaded.
+    pub fn open(&self) -> Result<Folder> {
+        let path = match &self.model {
+            Some(path) => path.clone(),
+            None => default_model()?,
+        };
+        if !path.is_dir() {
+            Checkpoint::open(&path)?; // Says what is wrong.
+        }
+        let settings = SentenceSettings::open(&path)?;
+        let folder = Folder { path, settings };
+        if let Some(name) = &self.prompt {
+            folder.prompt(name)?;
+        }
+        Ok(folder)
+    }
+
+    /// What goes before every text.
+    pub fn prefix(&self, folder: &Folder) -> Result<String> {
+        match self.prompt.as_ref().or(folder.settings.default_prompt.as_ref()) {
+            Some(name) => folder.prompt(name),
+            None => Ok(String::new()),
+        }
+    }
+
+    /// Loads the model on the GPU.
+    pub fn load<T: Task>(&self, folder: &Folder, gpu: &GpuArguments, batch: Option<&BatchArguments>, mut builder: Builder<T>) -> Result<T> {
+        // Otherwise the library opens the GPU, after it has looked at the folder.
+        if !gpu.is_default() {
+            builder = builder.gpu(Gpu::new(gpu.options())?);
+        }
+        if let Some(length) = self.max_length {
+            builder = builder.max_length(length);
+        }
+        if let Some(budget) = batch.and_then(|batch| batch.token_budget) {
+            builder = builder.token_budget(budget);
+        }
+        builder.from_dir(&folder.path)
+    }
+}
+
+impl PoolingArguments {
+    pub fn builder(&self) -> Builder<Embedder> {
+        let builder = Embedder::builder();
+        match self.pooling {
+            None => builder,
+            Some(PoolingKind::Mean) => builder.pooling(Pooling::Mean),
+            Some(PoolingKind::Cls) => builder.pooling(Pooling::Cls),
+            Some(PoolingKind::Max) => builder.pooling(Pooling::Max),
+        }
+    }
+}
+
+/// A model folder and what sentence-transformers' files in it say.
+pub struct Folder {
+    pub path: PathBuf,
+    pub settings: SentenceSettings,
+}
+
+impl Folder {
+    /// The text of a prompt.
+    pub fn prompt(&self, name: &str) -> Result<String> {
+        let prompts = &self.settings.prompts;
+        prompts.get(name).cloned().ok_or_else(|| {
+            let known = prompts.keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+            let problem = match known.as_str() {
+                "" => format!("there is no prompt `{name}`: {} has no prompts; write it into the texts instead", self.path.display()),
+                _ => format!("there is no prompt `{name}`: {} has {known}", self.path.display()),
+            };
+            Error::Input { problem }
+        })
+    }
+}
+
+/// How a model makes tokens of an item.
+pub struct Encode<'a> {
+    pub tokenizer: &'a Tokenizer,
+    pub max_length: usize,
+    pub prefix: &'a str,
+}
+
+impl<'a> Encode<'a> {
+    pub fn of(model: &'a minilm::Model, prefix: &'a str) -> Self {
+        Self { tokenizer: model.tokenizer(), max_length: model.max_length(), prefix }
+    }
+
+    /// # Errors
+    /// What the model cannot take, with the item's place in front.
+    pub fn encode(&self, item: &Item) -> Result<Encoding> {
+        let encoding = self.tokenizer.encode(&format!("{}{}", self.prefix, item.text), item.pair.as_deref(), self.max_length);
+        encoding.map_err(|error| match error {
+            Error::Input { problem } => Error::Input { problem: format!("{}: {problem}", item.place) },
+            other => other,
+        })
+    }
+}
+
+/// The name of a model for people: its folder's.
+pub fn name(path: &Path) -> String {
+    let whole = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    whole.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+}

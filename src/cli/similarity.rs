@@ -1,0 +1,49 @@
+//! `minilm similarity`: how alike two texts are.
+
+use std::sync::Arc;
+
+use clap::Args;
+use minilm::{Result, cosine};
+
+use super::input::Reader;
+use super::model::{Encode, GpuArguments, ModelArguments, PoolingArguments};
+use super::output;
+use super::progress::Progress;
+use super::stream::Stream;
+
+/// Compare two texts: print the cosine of their embeddings, 1 for the same direction
+#[derive(Args)]
+#[command(after_long_help = "Example:\n  minilm similarity 'A cat sits on the mat.' 'Eine Katze sitzt auf der Matte.'")]
+pub struct Arguments {
+    /// One text. After `--` it may begin with a dash
+    #[arg(value_name = "A")]
+    first: String,
+    /// The other text
+    #[arg(value_name = "B")]
+    second: String,
+    #[command(flatten)]
+    model: ModelArguments,
+    #[command(flatten)]
+    pooling: PoolingArguments,
+    #[command(flatten)]
+    gpu: GpuArguments,
+}
+
+pub fn run(arguments: Arguments) -> Result<()> {
+    let Arguments { first, second, model, pooling, gpu } = arguments;
+    let folder = model.open()?;
+    let prefix = model.prefix(&folder)?;
+    let embedder = Arc::new(model.load(&folder, &gpu, None, pooling.builder())?);
+
+    let encoder = embedder.clone();
+    let encode = move |item: &_| Encode::of(encoder.model(), &prefix).encode(item);
+    let mut stream = Stream::start(Reader::of_texts(vec![first, second]), Progress::new(None), encode);
+    while let Some(chunk) = stream.next()? {
+        let embeddings = embedder.embed_tokens(&chunk.sequences())?;
+        if let (Some(first), Some(second)) = (embeddings.row(0), embeddings.row(1)) {
+            output::write(format!("{:.6}\n", cosine(first, second)).as_bytes())?;
+        }
+    }
+    stream.warn_truncated(embedder.model().max_length());
+    Ok(())
+}

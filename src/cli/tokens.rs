@@ -1,0 +1,90 @@
+//! `minilm tokens`: what the model sees of a text. Needs no GPU.
+
+use std::fmt::Write;
+
+use clap::Args;
+use minilm::{Checkpoint, Error, Result};
+use serde::Serialize;
+
+use super::input::InputArguments;
+use super::model::{Encode, ModelArguments};
+use super::output::{self, Format};
+use super::progress::Progress;
+use super::stream::Stream;
+
+/// Show the tokens of texts: ids and pieces, as the model sees them; no GPU is used
+#[derive(Args)]
+#[command(after_long_help = "Example:\n  minilm tokens 'A cat sits on the mat.'")]
+pub struct Arguments {
+    #[command(flatten)]
+    input: InputArguments,
+    #[command(flatten)]
+    model: ModelArguments,
+    /// text: a line of id:piece for each text; jsonl: {"index", "tokens", "truncated", "ids", "type_ids", "pieces"}
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    format: Format,
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    index: u64,
+    tokens: usize,
+    truncated: bool,
+    ids: &'a [u32],
+    type_ids: &'a [u32],
+    pieces: &'a [String],
+}
+
+pub fn run(arguments: Arguments) -> Result<()> {
+    let Arguments { input, model, format } = arguments;
+    let reader = input.open()?;
+    let folder = model.open()?;
+    let prefix = model.prefix(&folder)?;
+    let checkpoint = Checkpoint::open(&folder.path)?;
+    let most = checkpoint.config.max_tokens();
+    let max_length = match model.max_length {
+        None => checkpoint.max_length(),
+        Some(length) if (1..=most).contains(&length) => length,
+        Some(length) => {
+            let problem = format!(
+                "the maximum length {length} is not between 1 and {most}, the positions that the model in {} has",
+                folder.path.display()
+            );
+            return Err(Error::Input { problem });
+        }
+    };
+
+    let checkpoint = std::sync::Arc::new(checkpoint);
+    let encoder = checkpoint.clone();
+    let mut stream = Stream::start(reader, Progress::beside_results(None), move |item| {
+        Encode { tokenizer: &encoder.tokenizer, max_length, prefix: &prefix }.encode(item)
+    });
+    loop {
+        let index = stream.texts();
+        let Some(chunk) = stream.next()? else { break };
+        let mut lines = Vec::new();
+        for (index, encoding) in (index..).zip(&chunk.encodings) {
+            let pieces = checkpoint.tokenizer.pieces(&encoding.ids);
+            match format {
+                Format::Text => lines.extend(line(&encoding.ids, &pieces).bytes()),
+                Format::Jsonl => {
+                    let (tokens, truncated) = (encoding.ids.len(), encoding.truncated);
+                    let row = Row { index, tokens, truncated, ids: &encoding.ids, type_ids: &encoding.type_ids, pieces: &pieces };
+                    output::push_json(&mut lines, &row)?;
+                }
+            }
+        }
+        output::write(&lines)?;
+    }
+    stream.warn_truncated(max_length);
+    Ok(())
+}
+
+fn line(ids: &[u32], pieces: &[String]) -> String {
+    let mut line = String::new();
+    for (i, (id, piece)) in ids.iter().zip(pieces).enumerate() {
+        let separator = if i == 0 { "" } else { " " };
+        _ = write!(line, "{separator}{id}:{}", output::on_one_line(piece)); // Cannot fail: it goes to memory.
+    }
+    line + "\n"
+}

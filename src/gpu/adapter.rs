@@ -1,0 +1,157 @@
+//! Which adapter runs, and what to tell someone who has none.
+
+use crate::error::{Error, Result};
+
+/// What to ask of the GPU. The default lets the `WGPU_*` variables decide, and without them takes the fastest kind of adapter.
+#[derive(Clone, Debug, Default)]
+pub struct GpuOptions {
+    /// Only these backends; else `WGPU_BACKEND` (a list such as `vulkan,gl`); else all.
+    pub backends: Option<wgpu::Backends>,
+    /// Only an adapter whose name contains this, in any case of letters; else `WGPU_ADAPTER_NAME`; else any.
+    pub adapter_name: Option<String>,
+    /// Integrated (`LowPower`) or discrete (`HighPerformance`) first; else `WGPU_POWER_PREF`; else discrete.
+    pub power_preference: Option<wgpu::PowerPreference>,
+    /// Ask for no more than these limits, to see how a model runs on a lesser adapter; else all that the adapter has.
+    pub limits: Option<wgpu::Limits>,
+}
+
+/// One adapter of this machine, in the order of preference.
+#[derive(Clone, Debug)]
+pub struct AdapterSummary {
+    pub info: wgpu::AdapterInfo,
+    pub features: wgpu::Features,
+    pub limits: wgpu::Limits,
+}
+
+impl AdapterSummary {
+    /// All adapters that `options` allow, best first: [`Gpu::new`](super::Gpu::new) takes the first.
+    ///
+    /// # Errors
+    /// [`Error::Adapter`] when there is none.
+    pub fn list(options: &GpuOptions) -> Result<Vec<Self>> {
+        let adapters = pollster::block_on(candidates(options))?;
+        Ok(adapters.iter().map(|a| Self { info: a.get_info(), features: a.features(), limits: a.limits() }).collect())
+    }
+
+    /// Whether it computes on the CPU (lavapipe, SwiftShader, WARP).
+    pub fn is_software(&self) -> bool {
+        is_software(&self.info)
+    }
+}
+
+fn is_software(info: &wgpu::AdapterInfo) -> bool {
+    info.device_type == wgpu::DeviceType::Cpu
+}
+
+/// `name (backend)`, for messages.
+fn describe(adapter: &wgpu::Adapter) -> String {
+    let info = adapter.get_info();
+    format!("`{}` ({})", info.name, info.backend)
+}
+
+/// What comes first: real before software, then the preferred kind, then the native backend of the platform.
+fn rank(info: &wgpu::AdapterInfo, preference: wgpu::PowerPreference) -> (bool, u8, u8) {
+    use wgpu::{Backend, DeviceType};
+    let low_power = preference == wgpu::PowerPreference::LowPower;
+    let kind = match info.device_type {
+        DeviceType::DiscreteGpu => low_power as u8,
+        DeviceType::IntegratedGpu => !low_power as u8,
+        DeviceType::VirtualGpu => 2,
+        DeviceType::Other => 3,
+        DeviceType::Cpu => 4,
+    };
+    let backend = match info.backend {
+        Backend::Vulkan | Backend::Metal => 0,
+        Backend::Dx12 => 1,
+        Backend::BrowserWebGpu => 2,
+        Backend::Gl => 3,
+        _ => 4,
+    };
+    (is_software(info), kind, backend)
+}
+
+async fn candidates(options: &GpuOptions) -> Result<Vec<wgpu::Adapter>> {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle_from_env();
+    if let Some(backends) = options.backends {
+        descriptor.backends = backends;
+    }
+    let backends = descriptor.backends;
+    let mut adapters = wgpu::Instance::new(descriptor).enumerate_adapters(backends).await;
+    adapters.retain(|adapter| adapter.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS));
+    if adapters.is_empty() {
+        return Err(Error::Adapter {
+            problem: format!("no GPU adapter with compute shaders was found for the backends {backends:?}: {}", what_to_install()),
+        });
+    }
+    let preference = options.power_preference.or_else(wgpu::PowerPreference::from_env).unwrap_or_default();
+    // A stable sort: the driver's own order decides among equals.
+    adapters.sort_by_key(|adapter| rank(&adapter.get_info(), preference));
+
+    let name = options.adapter_name.clone().or_else(|| std::env::var("WGPU_ADAPTER_NAME").ok()).filter(|name| !name.is_empty());
+    if let Some(name) = name {
+        let wanted = name.to_lowercase();
+        let (matching, others): (Vec<_>, Vec<_>) = adapters.into_iter().partition(|a| a.get_info().name.to_lowercase().contains(&wanted));
+        if matching.is_empty() {
+            let list = others.iter().map(describe).collect::<Vec<_>>().join(", ");
+            return Err(Error::Adapter { problem: format!("no adapter's name contains `{name}`: choose one of {list}") });
+        }
+        return Ok(matching);
+    }
+    Ok(adapters)
+}
+
+fn what_to_install() -> &'static str {
+    if cfg!(target_os = "linux") {
+        "install the vendor's Vulkan driver, or Mesa's, which also runs on the CPU (Debian, Ubuntu: `apt-get install mesa-vulkan-drivers libvulkan1`; \
+         Fedora: `dnf install mesa-vulkan-drivers vulkan-loader`; Arch: `pacman -S vulkan-swrast vulkan-icd-loader`), and see that WGPU_BACKEND does not exclude it"
+    } else {
+        "install the vendor's GPU driver, and see that WGPU_BACKEND does not exclude it"
+    }
+}
+
+/// Opens the first candidate.
+pub(super) async fn open(options: GpuOptions) -> Result<(wgpu::Device, wgpu::Queue)> {
+    let adapters = candidates(&options).await?;
+    let Some(adapter) = adapters.first() else {
+        return Err(Error::Adapter { problem: format!("no GPU adapter was found: {}", what_to_install()) });
+    };
+    let info = adapter.get_info();
+    if is_software(&info) {
+        log::warn!("{} computes on the CPU: results are right, but slow; install a GPU's driver to use the GPU", describe(adapter));
+    }
+    log::info!("running on {} with driver {} {}", describe(adapter), info.driver, info.driver_info);
+    let required_limits = options.limits.unwrap_or_else(|| adapter.limits());
+    let required_features = adapter.features() & wgpu::Features::SUBGROUP;
+    let descriptor = wgpu::DeviceDescriptor { label: Some("minilm"), required_features, required_limits, ..Default::default() };
+    adapter.request_device(&descriptor).await.map_err(|error| Error::Adapter {
+        problem: format!("{} could not be opened ({error}): choose another adapter or update its driver", describe(adapter)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wgpu::{Backend, DeviceType, PowerPreference};
+
+    fn info(device_type: DeviceType, backend: Backend) -> wgpu::AdapterInfo {
+        wgpu::AdapterInfo::new(device_type, backend)
+    }
+
+    #[test]
+    fn software_is_last_whatever_is_preferred() {
+        for preference in [PowerPreference::None, PowerPreference::LowPower, PowerPreference::HighPerformance] {
+            let software = rank(&info(DeviceType::Cpu, Backend::Vulkan), preference);
+            for kind in [DeviceType::DiscreteGpu, DeviceType::IntegratedGpu, DeviceType::VirtualGpu, DeviceType::Other] {
+                assert!(rank(&info(kind, Backend::Gl), preference) < software);
+            }
+        }
+    }
+
+    #[test]
+    fn power_preference_orders_real_adapters() {
+        let discrete = info(DeviceType::DiscreteGpu, Backend::Vulkan);
+        let integrated = info(DeviceType::IntegratedGpu, Backend::Vulkan);
+        assert!(rank(&discrete, PowerPreference::None) < rank(&integrated, PowerPreference::None));
+        assert!(rank(&integrated, PowerPreference::LowPower) < rank(&discrete, PowerPreference::LowPower));
+    }
+}

@@ -1,0 +1,148 @@
+//! Buffers that are made at load, what they take, and how values get in and out of them.
+
+use futures::channel::oneshot;
+
+use super::Gpu;
+use crate::error::{Error, Result};
+
+/// Bytes of values that are converted and handed to the queue at a time.
+const CHUNK: usize = 4 << 20;
+/// Bytes that may be under way to the GPU before an upload waits for them.
+const IN_FLIGHT: u64 = 32 << 20;
+
+/// Makes buffers within the adapter's limits and adds up what they take.
+pub struct Arena<'g> {
+    gpu: &'g Gpu,
+    what: &'static str,
+    bytes: u64,
+}
+
+impl<'g> Arena<'g> {
+    /// `what` the buffers are for, in messages: `weights`, `activations`.
+    pub fn new(gpu: &'g Gpu, what: &'static str) -> Self {
+        Self { gpu, what, bytes: 0 }
+    }
+
+    /// Bytes of all buffers made so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// A storage buffer of `values` 4-byte values.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] when it is larger than a binding of this adapter may be.
+    pub fn storage(&mut self, label: &str, values: usize) -> Result<wgpu::Buffer> {
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
+        self.buffer(label, values as u64 * 4, usage, self.gpu.max_binding())
+    }
+
+    /// A uniform buffer of `bytes`.
+    ///
+    /// # Errors
+    /// As [`Arena::storage`].
+    pub fn uniform(&mut self, label: &str, bytes: usize) -> Result<wgpu::Buffer> {
+        let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
+        self.buffer(label, bytes as u64, usage, self.gpu.limits().max_uniform_buffer_binding_size)
+    }
+
+    /// A buffer that results are copied to and read from.
+    ///
+    /// # Errors
+    /// As [`Arena::storage`].
+    pub fn readback(&mut self, label: &str, values: usize) -> Result<Readback> {
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        Ok(Readback { buffer: self.buffer(label, values as u64 * 4, usage, self.gpu.limits().max_buffer_size)? })
+    }
+
+    fn buffer(&mut self, label: &str, size: u64, usage: wgpu::BufferUsages, limit: u64) -> Result<wgpu::Buffer> {
+        let size = size.max(16); // an empty binding is not allowed
+        if size > limit {
+            return Err(Error::Memory {
+                problem: format!(
+                    "{}: buffer `{label}` needs {size} bytes, but this adapter allows {limit}: use a smaller token budget or model",
+                    self.what
+                ),
+            });
+        }
+        self.bytes += size;
+        Ok(self.gpu.device().create_buffer(&wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false }))
+    }
+}
+
+impl Gpu {
+    /// The largest storage binding, in bytes.
+    pub fn max_binding(&self) -> u64 {
+        self.limits().max_storage_buffer_binding_size.min(self.limits().max_buffer_size)
+    }
+
+    /// Fills `buffer` with `rows` rows of `columns` values: `fill(first, values)` writes whole rows from row `first` on. Only a few
+    /// megabytes are ever converted or under way at once. Returns the bytes that were uploaded.
+    ///
+    /// # Errors
+    /// Those of `fill`, and [`Error::DeviceLost`].
+    pub fn upload(
+        &self,
+        buffer: &wgpu::Buffer,
+        rows: usize,
+        columns: usize,
+        mut fill: impl FnMut(usize, &mut [f32]) -> Result<()>,
+    ) -> Result<u64> {
+        let rows_at_once = (CHUNK / 4 / columns.max(1)).clamp(1, rows.max(1));
+        let mut values = vec![0.0f32; rows_at_once * columns];
+        let (mut uploaded, mut in_flight) = (0, 0);
+        for first in (0..rows).step_by(rows_at_once) {
+            let values = &mut values[..rows_at_once.min(rows - first) * columns];
+            fill(first, values)?;
+            let bytes = bytemuck::cast_slice(values);
+            self.queue().write_buffer(buffer, uploaded, bytes);
+            uploaded += bytes.len() as u64;
+            in_flight += bytes.len() as u64;
+            if in_flight >= IN_FLIGHT {
+                self.flush()?;
+                in_flight = 0;
+            }
+        }
+        Ok(uploaded)
+    }
+
+    /// Uploads what has been written so far and waits, so that the driver gives its staging memory back.
+    pub fn flush(&self) -> Result<()> {
+        let submission = self.queue().submit([]);
+        self.wait(submission)
+    }
+}
+
+/// A buffer in the memory of the host, for one result at a time.
+#[derive(Debug)]
+pub struct Readback {
+    buffer: wgpu::Buffer,
+}
+
+impl Readback {
+    /// Where to copy the result to.
+    pub fn buffer(&self) -> &wgpu::Buffer {
+        &self.buffer
+    }
+
+    /// Asks for the first `bytes`, once the work that was submitted before is done.
+    pub fn request(&self, bytes: u64) -> oneshot::Receiver<Result<(), wgpu::BufferAsyncError>> {
+        let (sender, receiver) = oneshot::channel();
+        self.buffer.map_async(wgpu::MapMode::Read, 0..bytes, move |result| _ = sender.send(result));
+        receiver
+    }
+
+    /// Hands the first `bytes` to `read`, after the request came back.
+    pub fn read<T>(&self, bytes: u64, read: impl FnOnce(&[f32]) -> T) -> Result<T, wgpu::MapRangeError> {
+        let view = self.buffer.get_mapped_range(0..bytes)?;
+        let result = read(bytemuck::cast_slice(&view));
+        drop(view);
+        self.buffer.unmap();
+        Ok(result)
+    }
+
+    /// Takes a request back, if one is open.
+    pub fn cancel(&self) {
+        self.buffer.unmap();
+    }
+}

@@ -1,0 +1,148 @@
+//! All that knows wgpu: which adapter runs, buffers and uploads, kernels and their pipelines, and the list of steps of a pass.
+
+pub mod adapter;
+mod buffer;
+mod kernel;
+mod plan;
+mod poller;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+pub use adapter::{AdapterSummary, GpuOptions};
+pub use buffer::{Arena, Readback};
+pub use kernel::{Pipeline, Source};
+pub use plan::{Count, Grid, Plan, Step};
+
+use crate::error::{Error, Result};
+
+/// A device and its queue, with the pipelines made so far. Cheap to clone; several models can share one.
+#[derive(Clone)]
+pub struct Gpu {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    info: wgpu::AdapterInfo,
+    limits: wgpu::Limits,
+    pipelines: Mutex<HashMap<Source, Arc<Pipeline>>>,
+    poller: poller::Poller,
+    lost: Arc<OnceLock<String>>,
+}
+
+impl Gpu {
+    /// Opens the adapter that `options` and the variables `WGPU_BACKEND`, `WGPU_ADAPTER_NAME` and `WGPU_POWER_PREF` ask for; without
+    /// any, the fastest kind there is. A software adapter is taken only when there is no other, with a logged warning.
+    ///
+    /// # Errors
+    /// [`Error::Adapter`] when there is none or none matches, saying what there is or what to install.
+    pub fn new(options: GpuOptions) -> Result<Self> {
+        pollster::block_on(Self::new_async(options))
+    }
+
+    /// As [`Gpu::new`], for callers that must not block.
+    ///
+    /// # Errors
+    /// As [`Gpu::new`].
+    pub async fn new_async(options: GpuOptions) -> Result<Self> {
+        let (device, queue) = adapter::open(options).await?;
+        let lost = Arc::new(OnceLock::new());
+        let flag = lost.clone();
+        device.set_device_lost_callback(move |_, message| _ = flag.set(message));
+        // wgpu's own handler panics; what is not caught where it happens is logged.
+        device.on_uncaptured_error(Arc::new(|error| log::error!("uncaptured GPU error: {error}")));
+        Ok(Self::with_device(device, queue, lost))
+    }
+
+    /// Shares an app's own device and queue. Its error handler and its callback for a lost device stay as the app has set them.
+    /// What the device offers in limits is used; WebGPU's default limits suffice.
+    pub fn from_device(device: wgpu::Device, queue: wgpu::Queue) -> Self {
+        Self::with_device(device, queue, Arc::default())
+    }
+
+    fn with_device(device: wgpu::Device, queue: wgpu::Queue, lost: Arc<OnceLock<String>>) -> Self {
+        let (info, limits) = (device.adapter_info(), device.limits());
+        let poller = poller::Poller::new(device.clone());
+        Self { shared: Arc::new(Shared { device, queue, info, limits, pipelines: Mutex::default(), poller, lost }) }
+    }
+
+    /// The device, for buffers and passes of the caller's own.
+    pub fn device(&self) -> &wgpu::Device {
+        &self.shared.device
+    }
+
+    /// The queue that all work goes to.
+    pub fn queue(&self) -> &wgpu::Queue {
+        &self.shared.queue
+    }
+
+    /// Which adapter this is.
+    pub fn info(&self) -> &wgpu::AdapterInfo {
+        &self.shared.info
+    }
+
+    /// The limits of the device.
+    pub fn limits(&self) -> &wgpu::Limits {
+        &self.shared.limits
+    }
+
+    /// The pipeline for this source and its constants, made at the first call.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] when the shader is refused.
+    pub fn pipeline(&self, source: Source) -> Result<Arc<Pipeline>> {
+        let cache = || self.shared.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pipeline) = cache().get(&source) {
+            return Ok(pipeline.clone());
+        }
+        let pipeline = Arc::new(Pipeline::new(self, &source)?);
+        cache().insert(source, pipeline.clone());
+        Ok(pipeline)
+    }
+
+    /// Runs `work` and turns what the driver complains of meanwhile, on this thread, into an error that begins with `what`.
+    pub(crate) fn checked<T>(&self, what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let scopes = [wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation]
+            .map(|filter| self.shared.device.push_error_scope(filter));
+        let result = work();
+        // The scope that was pushed last must go first.
+        let [internal, memory, validation] = scopes;
+        let errors = [pollster::block_on(validation.pop()), pollster::block_on(memory.pop()), pollster::block_on(internal.pop())];
+        if let Some(reason) = self.shared.lost.get() {
+            return Err(Error::DeviceLost { reason: reason.clone() });
+        }
+        match errors.into_iter().flatten().next() {
+            Some(wgpu::Error::OutOfMemory { .. }) => Err(Error::Memory {
+                problem: format!("{what}: the GPU is out of memory; use a smaller token budget or model, or close what else uses the GPU"),
+            }),
+            Some(error) => Err(Error::Device { problem: format!("{what}: {error}") }),
+            None => result,
+        }
+    }
+
+    /// Waits until `submission` is done and its callbacks have been called.
+    pub(crate) fn wait(&self, submission: wgpu::SubmissionIndex) -> Result<()> {
+        match self.shared.device.poll(wgpu::PollType::Wait { submission_index: Some(submission), timeout: None }) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.lost(error.to_string())),
+        }
+    }
+
+    /// Has a thread of this `Gpu` wait for `submission`, so that a future over its callbacks wakes up.
+    pub(crate) fn wait_in_background(&self, submission: wgpu::SubmissionIndex) {
+        self.shared.poller.wait(submission);
+    }
+
+    /// The error for work that did not come back.
+    pub(crate) fn lost(&self, reason: String) -> Error {
+        Error::DeviceLost { reason: self.shared.lost.get().cloned().unwrap_or(reason) }
+    }
+}
+
+impl std::fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gpu").field("adapter", &self.info().name).field("backend", &self.info().backend).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,81 @@
+//! A pass as data: which pipeline with which buffers, and how many workgroups as a rule over the batch. Made once at load, it is
+//! recorded for each batch without a look-up or an allocation.
+
+use std::sync::Arc;
+
+use super::Pipeline;
+use crate::batch::Header;
+
+/// What a number of workgroups, or of rows of a result, grows with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Count {
+    Fixed(u32),
+    Tokens,
+    Texts,
+    /// Tiles of queries, see [`crate::batch`].
+    Tiles,
+}
+
+impl Count {
+    /// The number in this batch.
+    pub fn of(self, batch: &Header) -> u32 {
+        match self {
+            Count::Fixed(count) => count,
+            Count::Tokens => batch.tokens,
+            Count::Texts => batch.texts,
+            Count::Tiles => batch.tiles,
+        }
+    }
+}
+
+/// Workgroups along x and y: one for every `per` of the count.
+#[derive(Clone, Copy, Debug)]
+pub struct Grid {
+    pub x: Count,
+    pub y: Count,
+    /// How many rows one workgroup takes along y.
+    pub rows: u32,
+}
+
+impl Grid {
+    /// One workgroup for each of `x`.
+    pub fn each(x: Count) -> Self {
+        Self { x, y: Count::Fixed(1), rows: 1 }
+    }
+
+    fn workgroups(self, batch: &Header) -> (u32, u32) {
+        (self.x.of(batch), self.y.of(batch).div_ceil(self.rows))
+    }
+}
+
+/// One dispatch.
+#[derive(Debug)]
+pub struct Step {
+    pub pipeline: Arc<Pipeline>,
+    pub bind_group: wgpu::BindGroup,
+    pub grid: Grid,
+}
+
+/// The dispatches of a pass, in order.
+#[derive(Debug, Default)]
+pub struct Plan {
+    pub steps: Vec<Step>,
+}
+
+impl Plan {
+    /// Records every step for a batch of this size.
+    pub fn record(&self, encoder: &mut wgpu::CommandEncoder, batch: &Header) {
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some("minilm"), timestamp_writes: None });
+        for step in &self.steps {
+            let (x, y) = step.grid.workgroups(batch);
+            pass.set_pipeline(&step.pipeline.pipeline);
+            pass.set_bind_group(0, &step.bind_group, &[]);
+            pass.dispatch_workgroups(x, y, 1);
+        }
+    }
+
+    /// The kernels' names in order.
+    pub fn kernels(&self) -> impl Iterator<Item = &'static str> {
+        self.steps.iter().map(|step| step.pipeline.kernel)
+    }
+}

@@ -1,0 +1,45 @@
+//! Self-attention within each text of a packed batch, softmax in one pass over the keys.
+
+use super::{lib, padded};
+use crate::batch::TILE;
+use crate::error::Result;
+use crate::gpu::{Count, Gpu, Grid, Source, Step};
+
+/// `context[tokens, heads, head_dim] = softmax(q * transpose(k) / sqrt(head_dim)) * v`.
+#[derive(Clone, Copy, Debug)]
+pub struct Attention {
+    pub heads: usize,
+    pub head_dim: usize,
+}
+
+/// What the kernel reads and writes; each head's values are [padded].
+pub struct Buffers<'a> {
+    /// The batch's uniform.
+    pub batch: &'a wgpu::Buffer,
+    /// `[texts + 1]`, see [`crate::batch::Offset`]
+    pub offsets: &'a wgpu::Buffer,
+    /// `[tokens, 3, heads, head_dim]`: queries, keys, values
+    pub qkv: &'a wgpu::Buffer,
+    /// `[tokens, heads, head_dim]`
+    pub context: &'a wgpu::Buffer,
+}
+
+/// Keys that are taken at a time between two looks at the running maximum.
+const KEYS: u32 = 4;
+
+impl Attention {
+    pub fn source(&self) -> Source {
+        let sizes = [("QUERIES", TILE), ("KEYS", KEYS), ("HEAD_DIM4", (padded(self.head_dim) / 4) as u32)];
+        let pieces = [lib::BATCH, include_str!("../../shaders/attention.wgsl")];
+        let constants = vec![("HEADS", self.heads as f64), ("SCALE", 1.0 / (self.head_dim as f64).sqrt())];
+        Source::compose("attention", &sizes, &pieces, constants)
+    }
+
+    pub fn step(&self, gpu: &Gpu, buffers: &Buffers) -> Result<Step> {
+        let pipeline = gpu.pipeline(self.source())?;
+        let bind_group = pipeline
+            .bind(gpu, &[("batch", buffers.batch), ("offsets", buffers.offsets), ("qkv", buffers.qkv), ("context", buffers.context)])?;
+        let grid = Grid { x: Count::Tiles, y: Count::Fixed(self.heads as u32), rows: 1 };
+        Ok(Step { pipeline, bind_group, grid })
+    }
+}

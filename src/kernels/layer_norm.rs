@@ -1,0 +1,42 @@
+//! Layer norm over each token's row.
+
+use super::{REDUCE_LANES, lib};
+use crate::error::Result;
+use crate::gpu::{Count, Gpu, Grid, Source, Step};
+
+/// `y[tokens, hidden] = (x - mean) / sqrt(variance + epsilon) * weight + bias`, with the variance of the row itself (divided by
+/// `hidden`), as in torch.
+#[derive(Clone, Copy, Debug)]
+pub struct LayerNorm {
+    pub hidden: usize,
+    pub epsilon: f32,
+}
+
+/// What the kernel reads and writes; rows are [padded](super::padded).
+pub struct Buffers<'a> {
+    /// `[tokens, hidden]`
+    pub x: &'a wgpu::Buffer,
+    /// Scale and shift, `[hidden]` each.
+    pub norm: [&'a wgpu::Buffer; 2],
+    /// `[tokens, hidden]`
+    pub y: &'a wgpu::Buffer,
+}
+
+impl LayerNorm {
+    pub fn source(&self) -> Source {
+        let pieces = [lib::REDUCE, lib::LAYER_NORM, include_str!("../../shaders/layer_norm.wgsl")];
+        Source::compose(
+            "layer_norm",
+            &[],
+            &pieces,
+            vec![("HIDDEN", self.hidden as f64), ("EPSILON", self.epsilon as f64), ("WORKGROUP", REDUCE_LANES as f64)],
+        )
+    }
+
+    pub fn step(&self, gpu: &Gpu, buffers: &Buffers) -> Result<Step> {
+        let pipeline = gpu.pipeline(self.source())?;
+        let bind_group =
+            pipeline.bind(gpu, &[("x", buffers.x), ("weight", buffers.norm[0]), ("bias", buffers.norm[1]), ("y", buffers.y)])?;
+        Ok(Step { pipeline, bind_group, grid: Grid::each(Count::Tokens) })
+    }
+}

@@ -1,0 +1,57 @@
+//! Transformer encoders (MiniLM, BERT, RoBERTa, XLM-R) as WGSL compute shaders on any GPU that [wgpu] reaches: Vulkan, Metal, DX12, GL.
+//!
+//! ```text
+//! text ──tokenizer──> ids ──Batch::pack──> packed tokens ──Plan──> one submit on the GPU ──read──> rows [texts, hidden]
+//! ```
+//!
+//! Weights are uploaded once, at load. A request uploads ids, positions, offsets and one small uniform, runs one compute pass, and
+//! reads back only the rows that were asked for. Nothing is padded: no kernel ever sees a pad token, and a text gives the same bits
+//! alone as in any batch.
+//!
+//! ```no_run
+//! let embedder = minilm::Embedder::from_dir("all-MiniLM-L6-v2")?;
+//! let embeddings = embedder.embed(["A cat sits on the mat.", "Eine Katze sitzt auf der Matte."])?;
+//! let rows: Vec<&[f32]> = embeddings.rows().collect();
+//! println!("{:.3}", minilm::cosine(rows[0], rows[1]));
+//! # Ok::<(), minilm::Error>(())
+//! ```
+//!
+//! | to | use |
+//! |---|---|
+//! | embed sentences | [`Embedder`] |
+//! | get hidden states | [`FeatureExtractor`] |
+//! | choose the adapter, share a device | [`Gpu`], [`GpuOptions`] |
+//! | look into a model folder, without a GPU | [`checkpoint`] |
+//! | run one kernel, or hold it to its definition | [`kernels`], [`gpu`], [`mod@reference`] |
+
+#![deny(unsafe_code)]
+
+pub mod batch;
+mod builder;
+pub mod checkpoint;
+mod default_model;
+mod embedder;
+mod encoder;
+mod error;
+mod features;
+pub mod gpu;
+mod heads;
+pub mod kernels;
+mod model;
+mod pool;
+pub mod reference;
+mod runner;
+mod stats;
+
+pub use batch::Sequence;
+pub use builder::{Builder, Options, Task};
+pub use checkpoint::{Checkpoint, Encoding, Pooling};
+pub use default_model::default_model;
+pub use embedder::{Embedder, EmbedderSettings, Embeddings, GpuEmbeddings, cosine};
+pub use error::{Error, Result};
+pub use features::{FeatureExtractor, Features};
+pub use gpu::{AdapterSummary, Gpu, GpuOptions};
+pub use model::{Input, Length, Model};
+pub use stats::{Counters, Stats};
+
+pub use wgpu;

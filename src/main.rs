@@ -1,0 +1,7 @@
+//! The program `minilm`: see `minilm --help`.
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

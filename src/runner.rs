@@ -1,0 +1,241 @@
+//! Runs a plan over batches: a few small uploads, one pass, one submit, one copy back, with several batches in flight.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::channel::oneshot;
+
+use crate::batch::{Batch, Sequence, split};
+use crate::encoder::{Capacity, Inputs};
+use crate::error::{Error, Result};
+use crate::gpu::{Arena, Count, Gpu, Plan, Readback};
+use crate::pool::{Lease, Pool};
+use crate::stats::{Counters, Stats};
+
+/// Batches that may be under way at once: one on the GPU, one behind it, one being read.
+const IN_FLIGHT: usize = 3;
+
+/// What a plan leaves on the GPU.
+#[derive(Debug)]
+pub struct Output {
+    pub buffer: wgpu::Buffer,
+    /// A row for each text or for each token.
+    pub rows: Count,
+    /// Values of a row that count.
+    pub columns: usize,
+    /// Values from one row to the next.
+    pub stride: usize,
+}
+
+/// Who waits for the GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// The calling thread.
+    Here,
+    /// A thread of the [`Gpu`], which wakes the future.
+    InBackground,
+}
+
+/// A model's plan with its inputs and its output.
+pub struct Runner {
+    gpu: Gpu,
+    plan: Plan,
+    inputs: Inputs,
+    output: Output,
+    capacity: Capacity,
+    position_offset: usize,
+    readbacks: Arc<Pool<Readback>>,
+    /// Held from the first write of a batch's inputs to its submit: there is one set of inputs for all threads.
+    order: Mutex<()>,
+    stats: Mutex<Stats>,
+}
+
+impl Runner {
+    pub fn new(
+        gpu: Gpu,
+        plan: Plan,
+        inputs: Inputs,
+        output: Output,
+        capacity: Capacity,
+        position_offset: usize,
+        arena: &mut Arena,
+    ) -> Result<Self> {
+        let rows = if output.rows == Count::Tokens { capacity.tokens } else { capacity.texts };
+        let readbacks = (0..IN_FLIGHT).map(|_| arena.readback("result", rows * output.stride)).collect::<Result<_>>()?;
+        let readbacks = Pool::new(readbacks);
+        Ok(Self { gpu, plan, inputs, output, capacity, position_offset, readbacks, order: Mutex::default(), stats: Mutex::default() })
+    }
+
+    pub fn output(&self) -> &Output {
+        &self.output
+    }
+
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    pub fn stats(&self) -> Stats {
+        *self.lock_stats()
+    }
+
+    pub fn set_memory(&self, weight_bytes_uploaded: u64, weight_bytes: u64, activation_bytes: u64) {
+        let mut stats = self.lock_stats();
+        *stats = Stats { weight_bytes_uploaded, weight_bytes, activation_bytes, ..*stats };
+    }
+
+    /// Runs all `sequences` and hands each one's rows to `take(text, rows)`, `rows` with the output's stride, batch by batch.
+    pub async fn run(&self, sequences: &[Sequence<'_>], wait: Wait, mut take: impl FnMut(usize, &[f32])) -> Result<()> {
+        let mut counters = Counters::default();
+        let mut flying: VecDeque<Flight> = VecDeque::with_capacity(IN_FLIGHT);
+        for members in self.split(sequences) {
+            let batch = Batch::pack(sequences, &members, self.position_offset);
+            // Whoever holds a readback never waits for another: that could be for ever.
+            let readback = loop {
+                if let Some(readback) = self.readbacks.try_take() {
+                    break readback;
+                }
+                match flying.pop_front() {
+                    Some(oldest) => oldest.land(self, wait, &mut take).await?,
+                    None => break self.readbacks.take().await,
+                }
+            };
+            flying.push_back(self.launch(batch, readback, &mut counters)?);
+        }
+        for flight in flying {
+            flight.land(self, wait, &mut take).await?;
+        }
+        self.finish(counters);
+        Ok(())
+    }
+
+    /// Runs all `sequences` and leaves one row of `columns` values for each, in the caller's order, in a new buffer.
+    pub fn run_to_buffer(&self, sequences: &[Sequence]) -> Result<wgpu::Buffer> {
+        let row_bytes = self.output.columns as u64 * 4;
+        let size = sequences.len() as u64 * row_bytes;
+        let limit = self.gpu.limits().max_buffer_size;
+        if size > limit {
+            return Err(Error::Memory {
+                problem: format!("the result needs a buffer of {size} bytes, but this adapter allows {limit}: give fewer texts at a time"),
+            });
+        }
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+        let descriptor = wgpu::BufferDescriptor { label: Some("rows"), size, usage, mapped_at_creation: false };
+        let rows = self.gpu.checked("a buffer for the result", || Ok(self.gpu.device().create_buffer(&descriptor)))?;
+        let mut counters = Counters::default();
+        for members in self.split(sequences) {
+            let batch = Batch::pack(sequences, &members, self.position_offset);
+            self.submit(&batch, &mut counters, |encoder| {
+                for (i, text) in batch.texts.iter().enumerate() {
+                    let from = i as u64 * self.output.stride as u64 * 4;
+                    encoder.copy_buffer_to_buffer(&self.output.buffer, from, &rows, *text as u64 * row_bytes, row_bytes);
+                }
+            })?;
+        }
+        self.finish(counters);
+        Ok(rows)
+    }
+
+    fn split(&self, sequences: &[Sequence]) -> Vec<Vec<usize>> {
+        let lengths: Vec<usize> = sequences.iter().map(|sequence| sequence.ids.len()).collect();
+        split(&lengths, self.capacity.tokens, self.capacity.texts)
+    }
+
+    fn launch(&self, batch: Batch, readback: Lease<Readback>, counters: &mut Counters) -> Result<Flight> {
+        let bytes = self.output.rows.of(&batch.header) as u64 * self.output.stride as u64 * 4;
+        let submission = self.submit(&batch, counters, |encoder| {
+            encoder.copy_buffer_to_buffer(&self.output.buffer, 0, readback.buffer(), 0, bytes);
+        })?;
+        counters.bytes_read += bytes;
+        let done = readback.request(bytes);
+        Ok(Flight { batch, readback, requested: true, done, submission, bytes })
+    }
+
+    /// Records the pass and what follows it, then writes the inputs and submits.
+    fn submit(
+        &self,
+        batch: &Batch,
+        counters: &mut Counters,
+        after: impl FnOnce(&mut wgpu::CommandEncoder),
+    ) -> Result<wgpu::SubmissionIndex> {
+        let Inputs { header, offsets, ids, places } = &self.inputs;
+        let queue = self.gpu.queue();
+        let submission = self.gpu.checked("running a batch", || {
+            let mut encoder = self.gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("minilm") });
+            self.plan.record(&mut encoder, &batch.header);
+            after(&mut encoder);
+            let commands = encoder.finish();
+            let _in_order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+            queue.write_buffer(header, 0, bytemuck::bytes_of(&batch.header));
+            queue.write_buffer(offsets, 0, bytemuck::cast_slice(&batch.offsets));
+            queue.write_buffer(ids, 0, bytemuck::cast_slice(&batch.ids));
+            queue.write_buffer(places, 0, bytemuck::cast_slice(&batch.places));
+            Ok(queue.submit([commands]))
+        })?;
+        *counters += Counters {
+            texts: batch.header.texts as u64,
+            tokens: batch.header.tokens as u64,
+            batches: 1,
+            submits: 1,
+            dispatches: self.plan.steps.len() as u64,
+            bytes_uploaded: batch.bytes(),
+            bytes_read: 0,
+        };
+        Ok(submission)
+    }
+
+    fn finish(&self, counters: Counters) {
+        let mut stats = self.lock_stats();
+        stats.last = counters;
+        stats.total += counters;
+    }
+
+    fn lock_stats(&self) -> std::sync::MutexGuard<'_, Stats> {
+        self.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A batch on its way through the GPU.
+struct Flight {
+    batch: Batch,
+    readback: Lease<Readback>,
+    /// Whether the readback has a request that was neither served nor taken back.
+    requested: bool,
+    done: oneshot::Receiver<Result<(), wgpu::BufferAsyncError>>,
+    submission: wgpu::SubmissionIndex,
+    bytes: u64,
+}
+
+impl Flight {
+    async fn land(mut self, runner: &Runner, wait: Wait, take: &mut impl FnMut(usize, &[f32])) -> Result<()> {
+        match wait {
+            Wait::Here => runner.gpu.wait(self.submission.clone())?,
+            Wait::InBackground => runner.gpu.wait_in_background(self.submission.clone()),
+        }
+        // Another thread's poll may be the one that calls back, a little later than ours returns.
+        match (&mut self.done).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(runner.gpu.lost(error.to_string())),
+            Err(_) => return Err(runner.gpu.lost("the driver dropped the request for a result".into())),
+        }
+        let Output { rows, stride, .. } = runner.output;
+        let result = self.readback.read(self.bytes, |values| {
+            for (i, text) in self.batch.texts.iter().enumerate() {
+                let rows = match rows {
+                    Count::Tokens => self.batch.offsets[i].token as usize..self.batch.offsets[i + 1].token as usize,
+                    _ => i..i + 1,
+                };
+                take(*text, &values[rows.start * stride..rows.end * stride]);
+            }
+        });
+        self.requested = false;
+        result.map_err(|error| Error::Device { problem: format!("reading a result: {error}") })
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        if self.requested {
+            self.readback.cancel();
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! What a model has cost so far.
+
+/// Counts over one call, or over all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counters {
+    pub texts: u64,
+    /// As the model saw them: after truncation, specials included, nothing padded.
+    pub tokens: u64,
+    pub batches: u64,
+    pub submits: u64,
+    pub dispatches: u64,
+    /// Ids, positions, offsets and one small uniform for each batch.
+    pub bytes_uploaded: u64,
+    /// Results, and nothing else.
+    pub bytes_read: u64,
+}
+
+impl std::ops::AddAssign for Counters {
+    fn add_assign(&mut self, other: Self) {
+        self.texts += other.texts;
+        self.tokens += other.tokens;
+        self.batches += other.batches;
+        self.submits += other.submits;
+        self.dispatches += other.dispatches;
+        self.bytes_uploaded += other.bytes_uploaded;
+        self.bytes_read += other.bytes_read;
+    }
+}
+
+/// A model's memory, and what its calls moved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// The call that ended last.
+    pub last: Counters,
+    /// All calls that have ended.
+    pub total: Counters,
+    /// Bytes of weights that were uploaded, once, at load.
+    pub weight_bytes_uploaded: u64,
+    /// GPU memory held for weights.
+    pub weight_bytes: u64,
+    /// GPU memory held for inputs, activations and results.
+    pub activation_bytes: u64,
+}

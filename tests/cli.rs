@@ -1,0 +1,291 @@
+//! The program as a user runs it: results on standard output, everything else on standard error, and no input that makes it panic.
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::Command;
+
+use common::compare::{Bound, Table};
+use common::fixture;
+use common::golden::{Golden, read_tensors};
+use common::program::{Run, finish, run, spawn};
+
+const FOLDER: &str = "tiny-minilm-bert-l3-h96";
+
+/// The program `minilm` where cargo has put it, or by its name on a machine that has only the binaries.
+fn minilm() -> Command {
+    let built = Path::new(env!("CARGO_BIN_EXE_minilm"));
+    Command::new(if built.exists() { built } else { Path::new("minilm") })
+}
+
+/// A command with the small model, and only what the test itself says in the environment.
+fn command(arguments: &[&str]) -> Command {
+    let mut command = minilm();
+    command.args(arguments).env("MINILM_MODEL", fixture(FOLDER)).env_remove("RUST_LOG");
+    command
+}
+
+fn minilm_with(arguments: &[&str], input: impl AsRef<[u8]> + Send) -> Run {
+    run(&mut command(arguments), input)
+}
+
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
+}
+
+#[test]
+fn embeddings_are_those_of_the_goldens_in_every_format() {
+    let golden = Golden::fixture(FOLDER);
+    let lines: Vec<String> =
+        golden.cases.iter().map(|case| serde_json::json!({"text": case.text, "text_pair": case.text_pair}).to_string() + "\n").collect();
+    let embed = |format: &str| {
+        let max_length = golden.max_length.to_string();
+        let arguments = ["embed", "--input-format", "jsonl", "--pooling", "mean", "--format", format, "--max-length", &max_length];
+        minilm_with(&arguments, lines.concat()).succeeded()
+    };
+    let expected = &golden.tensor("mean").values;
+    let mut table = Table::new("minilm embed");
+    let raw = floats(&embed("f32").stdout);
+    table.close("f32", &raw, expected, Bound::absolute(golden.atol("mean")));
+    let text: Vec<f32> = embed("text").text().split_whitespace().map(|number| number.parse().unwrap()).collect();
+    table.equal("text", &text, &raw);
+    let run = embed("jsonl");
+    for (i, (line, case)) in run.json_lines().iter().zip(&golden.cases).enumerate() {
+        table.equal(&case.id, &[line["index"].as_u64(), line["tokens"].as_u64()], &[Some(i as u64), Some(case.n_tokens as u64)]);
+        table.equal(&case.id, &[line["truncated"].as_bool()], &[Some(case.truncated)]);
+        let row: Vec<f32> = line["embedding"].as_array().unwrap().iter().map(|value| value.as_f64().unwrap() as f32).collect();
+        table.equal(&case.id, &row, &raw[i * 96..][..96]);
+        assert_eq!(line.as_object().unwrap().len(), 4, "{line}");
+    }
+    let cut = golden.cases.iter().filter(|case| case.truncated).count();
+    let warning = format!("minilm: warning: {cut} of {} texts were cut to {} tokens\n", golden.cases.len(), golden.max_length);
+    table.check("warning", run.stderr.contains(&warning), &run.stderr);
+    table.finish();
+}
+
+#[test]
+fn texts_come_from_arguments_a_file_or_standard_input() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("texts.txt");
+    fs::write(&file, "\u{feff}first text\r\n\nthird text").unwrap();
+    let by_arguments = minilm_with(&["embed", "first text", "", "third text"], "not read").succeeded();
+    assert_eq!(by_arguments.text().lines().count(), 3);
+    let by_file = minilm_with(&["embed", "--input", file.to_str().unwrap()], "").succeeded();
+    assert_eq!(by_file.text(), by_arguments.text());
+    let by_stdin = minilm_with(&["embed"], "first text\n\nthird text\n").succeeded();
+    assert_eq!(by_stdin.text(), by_arguments.text());
+    let normalised = minilm_with(&["embed", "--format", "f32", "x"], "").succeeded();
+    let norm = |run: &Run| floats(&run.stdout).iter().map(|value| value * value).sum::<f32>().sqrt();
+    assert!((norm(&normalised) - 1.0).abs() > 1e-3, "this folder does not say that rows are normalised");
+}
+
+#[test]
+fn the_default_model_is_found_and_normalises() {
+    let rows = |more: &[&str]| {
+        let arguments = [&["embed", "--format", "f32", "--prompt", "query", "Where is the station?"], more].concat();
+        floats(&run(minilm().args(arguments).env_remove("MINILM_MODEL"), "").succeeded().stdout)
+    };
+    let norm = |row: &[f32]| row.iter().map(|value| value * value).sum::<f32>().sqrt();
+    let row = rows(&[]);
+    assert_eq!(row.len(), 384);
+    assert!((norm(&row) - 1.0).abs() < 1e-5);
+    assert!((norm(&rows(&["--no-normalize"])) - 1.0).abs() > 1e-2);
+}
+
+#[test]
+fn features_hold_every_hidden_state() {
+    let (golden, folder) = (Golden::fixture(FOLDER), tempfile::tempdir().unwrap());
+    let cases: Vec<_> = golden.single_texts().filter(|(_, case)| !case.text.contains(['\n', '\r'])).map(|(_, case)| case).collect();
+    let file = folder.path().join("features.safetensors");
+    let input: String = cases.iter().map(|case| format!("{}\n", case.text)).collect();
+    let max_length = golden.max_length.to_string();
+    minilm_with(&["features", "--output", file.to_str().unwrap(), "--max-length", &max_length], input).succeeded();
+    let (tensors, mut table) = (read_tensors(&file), Table::new("minilm features"));
+    table.equal("tensors", &[tensors.len()], &[cases.len()]);
+    for (i, case) in cases.iter().enumerate() {
+        let found = &tensors[&format!("last_hidden_state.{i}")];
+        table.equal(&case.id, &found.shape, &[case.n_tokens, 96]);
+        if let Some(expected) = golden.hidden(case) {
+            table.close(&case.id, &found.values, &expected.values, Bound::absolute(golden.atol("last_hidden_state")));
+        }
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "an unfinished file is left");
+    table.finish();
+}
+
+#[test]
+fn similar_texts_are_found() {
+    let alike = |first: &str, second: &str| {
+        let run = run(minilm().args(["similarity", "--prompt", "query", first, second]).env_remove("MINILM_MODEL"), "").succeeded();
+        run.text().trim().parse::<f64>().unwrap()
+    };
+    assert_eq!(alike("the same", "the same"), 1.0);
+    assert!(alike("The train is late.", "Der Zug hat Verspätung.") > alike("The train is late.", "Ich mag Erdbeeren.") + 0.05);
+
+    let lines = "Ich mag Erdbeeren.\nDer Zug hat Verspätung.\nLe chat dort.\n";
+    let search = |more: &[&str]| {
+        let arguments = [&["search", "The train is late.", "--top", "2"], more].concat();
+        run(minilm().args(arguments).env_remove("MINILM_MODEL"), lines).succeeded()
+    };
+    let hits = search(&["--format", "jsonl"]).json_lines();
+    assert_eq!(hits.len(), 2);
+    assert_eq!((&hits[0]["rank"], &hits[0]["line"], &hits[0]["text"]), (&1.into(), &2.into(), &"Der Zug hat Verspätung.".into()));
+    assert!(hits[0]["score"].as_f64() > hits[1]["score"].as_f64());
+    let text = search(&[]);
+    assert!(
+        text.text().starts_with("1  0.") && text.text().lines().next().unwrap().ends_with("2  Der Zug hat Verspätung."),
+        "{}",
+        text.text()
+    );
+}
+
+#[test]
+fn tokens_are_those_of_the_goldens() {
+    let golden = Golden::fixture(FOLDER);
+    let cases: Vec<_> = golden.single_texts().filter(|(_, case)| !case.truncated).map(|(_, case)| case).collect();
+    let input: String = cases.iter().map(|case| serde_json::json!({"text": case.text}).to_string() + "\n").collect();
+    let lines = minilm_with(&["tokens", "--format", "jsonl", "--input-format", "jsonl"], input).succeeded().json_lines();
+    let mut table = Table::new("minilm tokens");
+    for (line, case) in lines.iter().zip(&cases) {
+        let ids: Vec<u32> = line["ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect();
+        table.equal(&case.id, &ids, &case.input_ids);
+        table.equal(&case.id, &[line["pieces"].as_array().unwrap().len()], &[case.n_tokens]);
+    }
+    table.finish();
+    let text = minilm_with(&["tokens", "--max-length", "3", "the end"], "").succeeded();
+    assert!(text.text().starts_with("2:[CLS] ") && text.text().ends_with(":[SEP]\n"), "{}", text.text());
+    assert!(text.stderr.ends_with("minilm: warning: the text was cut to 3 tokens\n"), "{}", text.stderr);
+}
+
+#[test]
+fn info_tells_adapters_and_model() {
+    let model = fixture(FOLDER);
+    let info = minilm_with(&["info", "--json", "--model", model.to_str().unwrap()], "").succeeded().json_lines().remove(0);
+    let adapters = info["adapters"].as_array().unwrap();
+    assert_eq!(adapters.iter().filter(|adapter| adapter["selected"] == true).count(), 1);
+    for adapter in adapters {
+        assert!(adapter["name"].is_string() && adapter["driver"].is_string() && adapter["backend"].is_string(), "{adapter}");
+        assert!(adapter["limits"]["max_storage_buffer_binding_size"].as_u64() >= Some(128 << 20), "{adapter}");
+    }
+    assert_eq!((&info["model"]["layers"], &info["model"]["hidden"], &info["model"]["pooling"]), (&3.into(), &96.into(), &"mean".into()));
+    assert!(info["model"]["weight_bytes"].as_u64() > Some(1_000_000), "{info}");
+    let text = minilm_with(&["info"], "").succeeded();
+    assert!(text.text().contains("<- would run") && text.text().contains("storage binding"), "{}", text.text());
+}
+
+#[test]
+fn a_quantized_copy_is_used_like_any_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("int8");
+    let (input, output) = (fixture(FOLDER), output.to_str().unwrap());
+    let report = minilm_with(&["quantize", input.to_str().unwrap(), output], "").succeeded();
+    assert!(report.text().contains("matrices quantized    19\n"), "{}", report.text());
+    let row = |model: &str| floats(&minilm_with(&["embed", "--format", "f32", "--model", model, "a text"], "").succeeded().stdout);
+    assert!(minilm::cosine(&row(input.to_str().unwrap()), &row(output)) > 0.999);
+    assert!(
+        minilm_with(&["quantize", input.to_str().unwrap(), output], "").refused().contains("expected the name of a new or an empty folder")
+    );
+}
+
+#[test]
+fn wrong_input_is_refused_in_one_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("none");
+    let missing = missing.to_str().unwrap();
+    let model = fixture(FOLDER);
+    let model = model.to_str().unwrap();
+    type Case<'a> = (&'a [&'a str], &'a [u8], &'a [&'a str]);
+    let cases: [Case; 13] = [
+        (&["embed"], b"", &["no texts were given", "standard input is empty"]),
+        (&["embed"], b"good\nbad \xff\n", &["standard input, line 2", "expected UTF-8", "0xff as byte 5"]),
+        (
+            &["embed", "--input-format", "jsonl"],
+            b"{\"text\": \"a\"}\n{\"txt\": 1}\n",
+            &["standard input, line 2", "expected a JSON object"],
+        ),
+        (&["embed", "--input", missing], b"", &[missing, "cannot be read"]),
+        (&["embed", "--model", missing, "x"], b"", &[missing, "the model folder cannot be read"]),
+        (&["embed", "--prompt", "title", "x"], b"", &["no prompt `title`"]),
+        (&["embed", "--max-length", "1", "x"], b"", &["the command line, text 1", "no room for the 2 special tokens"]),
+        (&["embed", "--max-length", "100000", "x"], b"", &["maximum length 100000", "positions"]),
+        (&["embed", "--token-budget", "1", "x"], b"", &["token budget 1"]),
+        (&["embed", "--adapter", "no such adapter", "x"], b"", &["no adapter's name contains `no such adapter`", "choose one of"]),
+        (&["features", "--output", missing, "--model", missing, "x"], b"", &["the model folder cannot be read"]),
+        (&["quantize", missing, missing], b"", &["the model folder cannot be read"]),
+        (&["search", "query"], b"", &["no texts were given"]),
+    ];
+    let mut table = Table::new("refusals");
+    for (arguments, input, words) in cases {
+        let run = minilm_with(arguments, input);
+        let message = run.refused();
+        table.check(arguments.join(" "), words.iter().all(|word| message.contains(word)), message);
+    }
+    let no_driver = run(command(&["embed", "--model", model, "x"]).env("VK_DRIVER_FILES", missing).env("WGPU_BACKEND", "vulkan"), "");
+    if cfg!(target_os = "linux") {
+        let message = no_driver.refused();
+        table.check("no driver", message.contains("no GPU adapter") && message.contains("apt-get install mesa-vulkan-drivers"), message);
+    }
+    table.finish();
+}
+
+#[test]
+fn what_comes_before_a_bad_line_is_not_lost() {
+    let run = minilm_with(&["embed", "--format", "jsonl"], b"one\ntwo\n\xff\n");
+    assert_eq!(run.json_lines().len(), 2);
+    assert!(run.refused().contains("line 3"));
+}
+
+#[test]
+fn a_text_of_a_hundred_thousand_words_is_cut() {
+    let run = minilm_with(&["embed", "--format", "jsonl"], "word ".repeat(100_000)).succeeded();
+    let line = &run.json_lines()[0];
+    assert_eq!((&line["truncated"], &line["tokens"]), (&true.into(), &Golden::fixture(FOLDER).max_length.into()));
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_ends_it_quietly() {
+    let mut child = spawn(&mut command(&["embed"]));
+    let mut stdin = child.stdin.take().unwrap();
+    let writer = std::thread::spawn(move || while stdin.write_all("some words of a text\n".repeat(100).as_bytes()).is_ok() {});
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line.split(' ').count(), 96);
+    let run = finish(child).succeeded();
+    assert!(run.messages().is_empty(), "{}", run.stderr);
+    writer.join().unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_keeps_what_was_written() {
+    let mut child = spawn(&mut command(&["embed", "--format", "jsonl"]));
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all("some words of a text\n".repeat(64).as_bytes()).unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut written = String::new();
+    stdout.read_line(&mut written).unwrap();
+    let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(status.success());
+    stdout.read_to_string(&mut written).unwrap();
+    assert!(written.ends_with('\n'));
+    for line in written.lines() {
+        serde_json::from_str::<serde_json::Value>(line).unwrap();
+    }
+    let run = finish(child);
+    assert_eq!(run.code, Some(130), "{}", run.stderr);
+    assert!(run.stderr.ends_with("minilm: interrupted\n"), "{}", run.stderr);
+    drop(stdin);
+}
+
+#[test]
+fn help_is_there_for_every_command() {
+    let help = minilm_with(&["--help"], "").succeeded();
+    for command in ["embed", "features", "similarity", "search", "tokens", "info", "quantize"] {
+        assert!(help.text().contains(command));
+        let of_command = minilm_with(&[command, "--help"], "").succeeded();
+        assert!(of_command.text().contains("Usage: minilm"), "{}", of_command.text());
+    }
+    assert_eq!(minilm_with(&["embed", "--no-such-option"], "").code, Some(2));
+}

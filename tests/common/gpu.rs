@@ -1,0 +1,44 @@
+//! One device for all tests of a program, and buffers with known contents.
+
+use std::sync::OnceLock;
+
+use minilm::gpu::{Gpu, GpuOptions};
+use minilm::wgpu;
+
+/// The device that `WGPU_*` choose. No adapter is a failure, never a silent skip: the message says what to install.
+pub fn gpu() -> Gpu {
+    static GPU: OnceLock<Gpu> = OnceLock::new();
+    GPU.get_or_init(|| Gpu::new(GpuOptions::default()).unwrap_or_else(|error| panic!("{error}"))).clone()
+}
+
+/// A storage buffer that holds `values`.
+pub fn storage<T: bytemuck::Pod>(gpu: &Gpu, values: &[T]) -> wgpu::Buffer {
+    let size = (size_of_val(values) as u64).max(16);
+    let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
+    let buffer = gpu.device().create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false });
+    gpu.queue().write_buffer(&buffer, 0, bytemuck::cast_slice(values));
+    buffer
+}
+
+/// A storage buffer of NaN: whatever a kernel forgets to write shows.
+pub fn poisoned(gpu: &Gpu, values: usize) -> wgpu::Buffer {
+    storage(gpu, &vec![f32::NAN; values])
+}
+
+/// What a buffer holds.
+pub fn read(gpu: &Gpu, buffer: &wgpu::Buffer) -> Vec<f32> {
+    let descriptor = wgpu::BufferDescriptor {
+        label: None,
+        size: buffer.size(),
+        usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+        mapped_at_creation: false,
+    };
+    let copy = gpu.device().create_buffer(&descriptor);
+    let mut encoder = gpu.device().create_command_encoder(&Default::default());
+    encoder.copy_buffer_to_buffer(buffer, 0, &copy, 0, buffer.size());
+    gpu.queue().submit([encoder.finish()]);
+    copy.map_async(wgpu::MapMode::Read, .., |result| result.unwrap());
+    gpu.device().poll(wgpu::PollType::wait_indefinitely()).unwrap();
+    let view = copy.get_mapped_range(..).unwrap();
+    bytemuck::cast_slice(&view).to_vec()
+}

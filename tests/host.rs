@@ -1,0 +1,93 @@
+//! The host side on wgpu's noop backend, which runs no shader: many requests in little time, on limits of one's own choice.
+
+mod common;
+
+use common::fixture;
+use minilm::{Embedder, Gpu, wgpu};
+
+const FOLDER: &str = "tiny-minilm-bert-l3-h96";
+
+/// A device that does nothing, and the instance that knows what is allocated.
+fn noop(limits: wgpu::Limits) -> (wgpu::Instance, Gpu) {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = wgpu::Backends::NOOP;
+    descriptor.backend_options.noop = wgpu::NoopBackendOptions { enable: true, limits: Some(limits.clone()), ..Default::default() };
+    let instance = wgpu::Instance::new(descriptor);
+    let adapter = pollster::block_on(instance.request_adapter(&Default::default())).unwrap();
+    let descriptor = wgpu::DeviceDescriptor { required_limits: limits, ..Default::default() };
+    let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).unwrap();
+    (instance, Gpu::from_device(device, queue))
+}
+
+/// Objects of each kind that the crate holds.
+fn alive(instance: &wgpu::Instance) -> [usize; 5] {
+    let report = instance.generate_report().unwrap();
+    let hub = report.hub_report();
+    [&hub.buffers, &hub.bind_groups, &hub.compute_pipelines, &hub.command_encoders, &hub.command_buffers].map(|report| report.num_allocated)
+}
+
+/// Bytes of this process in memory, where the system tells.
+fn resident() -> Option<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    Some(statm.split(' ').nth(1)?.parse::<u64>().ok()? * 4096)
+}
+
+#[test]
+fn nothing_grows_over_a_thousand_requests() {
+    let (instance, gpu) = noop(wgpu::Limits::default());
+    let embedder = Embedder::builder().gpu(gpu).token_budget(128).from_dir(fixture(FOLDER)).unwrap();
+    let texts: Vec<String> = (0..20).map(|i| "word ".repeat(1 + i)).collect();
+    embedder.embed(&texts).unwrap();
+    for _ in 0..100 {
+        embedder.embed(&texts).unwrap();
+    }
+    let before = resident();
+    let (objects, stats) = (alive(&instance), embedder.model().stats());
+    assert!(objects[1] > 20 && stats.last.batches > 1, "{objects:?} {stats:?}");
+    for i in 0..1000 {
+        embedder.embed(&texts[i % 20..]).unwrap();
+    }
+    assert_eq!(alive(&instance), objects, "buffers, bind groups, pipelines, encoders, command buffers");
+    if let (Some(before), Some(after)) = (before, resident()) {
+        assert!(after < before + (4 << 20), "{before} bytes in memory became {after}");
+    }
+    let after = embedder.model().stats();
+    assert_eq!(
+        (after.weight_bytes_uploaded, after.weight_bytes, after.activation_bytes),
+        (stats.weight_bytes_uploaded, stats.weight_bytes, stats.activation_bytes)
+    );
+    drop(embedder);
+    assert_eq!(alive(&instance)[..2], [0, 0], "buffers and bind groups are given back");
+}
+
+#[test]
+fn the_token_budget_shrinks_to_the_adapters_bindings() {
+    // The widest rows are those of the intermediate, 384 values: 100 of them fit.
+    let limits = wgpu::Limits { max_storage_buffer_binding_size: 100 * 384 * 4, ..wgpu::Limits::default() };
+    let (_, gpu) = noop(limits);
+    let embedder = Embedder::builder().gpu(gpu.clone()).from_dir(fixture(FOLDER)).unwrap();
+    embedder.embed(vec!["word"; 200]).unwrap();
+    let last = embedder.model().stats().last;
+    assert!(last.tokens >= 600 && last.batches >= last.tokens.div_ceil(100), "{last:?}");
+    // The vocabulary's 1200 rows of 96 values need three such bindings.
+    let parts = embedder.model().kernels().iter().filter(|kernel| **kernel == "embedding").count();
+    assert_eq!(parts, (embedder.model().config().vocabulary * 96).div_ceil(100 * 384));
+
+    let limits = wgpu::Limits { max_storage_buffer_binding_size: 20 * 384 * 4, ..wgpu::Limits::default() };
+    let message = Embedder::builder().gpu(noop(limits).1).from_dir(fixture(FOLDER)).err().unwrap().to_string();
+    assert!(message.contains("does not fit in this adapter's largest binding, which holds 20"), "{message}");
+}
+
+#[test]
+fn a_lost_device_is_an_error_and_never_a_hang() {
+    let (_instance, gpu) = noop(wgpu::Limits::default());
+    let embedder = Embedder::builder().gpu(gpu.clone()).from_dir(fixture(FOLDER)).unwrap();
+    embedder.embed(["text"]).unwrap();
+    gpu.device().destroy();
+    for _ in 0..5 {
+        let error = embedder.embed(["text"]).unwrap_err();
+        assert!(matches!(error, minilm::Error::DeviceLost { .. }), "{error:?}");
+    }
+    let error = pollster::block_on(embedder.embed_async(["text"])).unwrap_err();
+    assert!(matches!(error, minilm::Error::DeviceLost { .. }), "{error:?}");
+}

@@ -1,0 +1,303 @@
+//! Every kernel, in every form that the adapter offers, against the plain loops of `minilm::reference`, over awkward shapes. Outputs
+//! are NaN before, and what is beyond an output's end must stay so.
+
+mod common;
+
+use common::compare::{Bound, Table};
+use common::gpu::{gpu, poisoned, read, storage};
+use minilm::batch::{Batch, Sequence};
+use minilm::checkpoint::{Activation, Pooling};
+use minilm::gpu::{Gpu, Plan, Step};
+use minilm::kernels::attention::{self, Attention};
+use minilm::kernels::embedding::{self, Embedding, Part, part_uniform};
+use minilm::kernels::layer_norm::{self, LayerNorm};
+use minilm::kernels::matmul::{self, Matmul};
+use minilm::kernels::pooling::{self, PooledRows};
+use minilm::kernels::{Variant, padded};
+use minilm::{reference, wgpu};
+
+/// Rows after the last that a kernel may write.
+const CANARIES: usize = 3;
+
+/// Values in [-1, 1) that look random and are the same in every run.
+fn values(seed: u64, count: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+fn scaled(values: Vec<f32>, scale: f32) -> Vec<f32> {
+    values.into_iter().map(|value| value * scale).collect()
+}
+
+fn wide(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&value| value as f64).collect()
+}
+
+/// Rows of `columns` values, each padded with zeros.
+fn pad(values: &[f32], columns: usize) -> Vec<f32> {
+    let row = |row: &[f32]| [row, &vec![0.0; padded(columns) - columns]].concat();
+    values.chunks_exact(columns).flat_map(row).collect()
+}
+
+/// Takes the padding off `rows` rows. What was padded must be zero, and the canaries behind must be untouched.
+fn unpad(table: &mut Table, case: &str, values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    let (written, canaries) = values.split_at(rows * padded(columns));
+    table.check(case, canaries.iter().all(|value| value.is_nan()), "something was written beyond the last row");
+    let padding = written.chunks_exact(padded(columns)).flat_map(|row| &row[columns..]);
+    table.check(case, padding.into_iter().all(|value| *value == 0.0), "the padding of a row is not zero");
+    written.chunks_exact(padded(columns)).flat_map(|row| &row[..columns]).copied().collect()
+}
+
+/// A batch of texts with these lengths; ids and types are whatever comes.
+fn batch(lengths: &[usize], vocabulary: usize, types: usize, position_offset: usize) -> Batch {
+    let ids: Vec<Vec<u32>> = lengths.iter().map(|&n| (0..n).map(|i| ((i * 7919 + n) % vocabulary) as u32).collect()).collect();
+    let type_ids: Vec<Vec<u32>> = lengths.iter().map(|&n| (0..n).map(|i| ((i * 3 + n) % types) as u32).collect()).collect();
+    let sequences: Vec<Sequence> = ids.iter().zip(&type_ids).map(|(ids, type_ids)| Sequence { ids, type_ids }).collect();
+    Batch::pack(&sequences, &(0..lengths.len()).collect::<Vec<_>>(), position_offset)
+}
+
+fn run(gpu: &Gpu, steps: Vec<Step>, batch: &Batch) {
+    let mut encoder = gpu.device().create_command_encoder(&Default::default());
+    Plan { steps }.record(&mut encoder, &batch.header);
+    gpu.queue().submit([encoder.finish()]);
+}
+
+fn header(gpu: &Gpu, batch: &Batch) -> wgpu::Buffer {
+    storage(gpu, &[batch.header])
+}
+
+/// As most kernels are one product and one sum per value, errors grow with the magnitude and the number of terms.
+const BOUND: Bound = Bound::new(2e-6, 2e-6);
+
+#[test]
+fn matmul_equals_the_reference() {
+    let gpu = gpu();
+    let mut table = Table::new("matmul");
+    let (gelu, tanh_gelu) = (Some(Activation::Gelu), Some(Activation::GeluTanh));
+    let cases = [
+        // tokens, inner, outer, activation, residual
+        (1, 8, 8, None, false),
+        (1, 1, 1, None, true),
+        (7, 30, 50, gelu, false),
+        (8, 96, 32, tanh_gelu, true),
+        (9, 80, 200, Some(Activation::Relu), false),
+        (15, 200, 80, None, true),
+        (16, 36, 128, Some(Activation::Tanh), false),
+        (17, 33, 129, gelu, true),
+        (31, 64, 4, None, false),
+        (33, 384, 384, None, true),
+        (65, 384, 132, gelu, false),
+        (12, 1536, 384, None, true),
+    ];
+    for variant in Variant::offered(&gpu) {
+        for (i, (tokens, inner, outer, activation, residual)) in cases.into_iter().enumerate() {
+            let case = format!("{variant:?} [{tokens}, {inner}] x [{inner}, {outer}] {activation:?} residual {residual}");
+            let seed = i as u64 * 10;
+            let x = scaled(values(seed + 1, tokens * inner), 2.0);
+            let weight = scaled(values(seed + 2, outer * inner), 1.5 / (inner as f32).sqrt());
+            let bias = values(seed + 3, outer);
+            let added = values(seed + 4, tokens * outer);
+            let mut transposed = vec![0.0; padded(inner) * padded(outer)];
+            for o in 0..outer {
+                for i in 0..inner {
+                    transposed[i * padded(outer) + o] = weight[o * inner + i];
+                }
+            }
+            let batch = batch(&[tokens], 10, 1, 0);
+            let y = poisoned(&gpu, (tokens + CANARIES) * padded(outer));
+            let added_buffer = storage(&gpu, &pad(&added, outer));
+            let buffers = matmul::Buffers {
+                batch: &header(&gpu, &batch),
+                x: &storage(&gpu, &pad(&x, inner)),
+                weight: &storage(&gpu, &transposed),
+                bias: &storage(&gpu, &pad(&bias, outer)),
+                residual: residual.then_some(&added_buffer),
+                y: &y,
+            };
+            let kernel = Matmul { inner, outer, activation, residual };
+            run(&gpu, vec![kernel.step(&gpu, variant, &buffers).unwrap()], &batch);
+            let expected = reference::matmul(&wide(&x), &wide(&weight), &wide(&bias), activation, residual.then_some(&*wide(&added)));
+            let actual = unpad(&mut table, &case, &read(&gpu, &y), tokens, outer);
+            table.close(&case, &actual, &expected, BOUND);
+        }
+    }
+    table.finish();
+}
+
+#[test]
+fn activations_hold_over_their_whole_range() {
+    let gpu = gpu();
+    let mut table = Table::new("activation");
+    // A product with 1 and a bias of 0 leaves the activation alone.
+    let x: Vec<f32> = (-400..=400).map(|i| i as f32 / 20.0).chain([-1e4, 1e4, -1e-6, 1e-6, 3e38, -3e38]).collect();
+    let tokens = x.len();
+    for activation in [Activation::Gelu, Activation::GeluTanh, Activation::Relu, Activation::Tanh] {
+        let batch = batch(&[tokens], 10, 1, 0);
+        let y = poisoned(&gpu, tokens * 4);
+        let mut one = vec![0.0f32; 16];
+        one[0] = 1.0;
+        let buffers = matmul::Buffers {
+            batch: &header(&gpu, &batch),
+            x: &storage(&gpu, &pad(&x, 1)),
+            weight: &storage(&gpu, &one),
+            bias: &storage(&gpu, &[0.0f32; 4]),
+            residual: None,
+            y: &y,
+        };
+        let kernel = Matmul { inner: 1, outer: 1, activation: Some(activation), residual: false };
+        run(&gpu, vec![kernel.step(&gpu, Variant::default(), &buffers).unwrap()], &batch);
+        let actual = unpad(&mut table, "padding", &read(&gpu, &y), tokens, 1);
+        let expected: Vec<f64> = x.iter().map(|&x| reference::activate(Some(activation), x as f64)).collect();
+        table.close(format!("{activation:?}"), &actual, &expected, Bound::new(1e-6, 1e-6));
+    }
+    table.finish();
+}
+
+#[test]
+fn layer_norm_equals_the_reference() {
+    let gpu = gpu();
+    let mut table = Table::new("layer_norm");
+    // Offsets far from zero: a variance by E[x^2] - E[x]^2 in f32 fails here.
+    for (tokens, hidden, offset) in [(1, 8, 0.0), (3, 1, 0.0), (5, 30, 100.0), (2, 63, 1.0), (9, 96, -5.0), (4, 384, 50.0), (3, 1281, 0.0)]
+    {
+        let case = format!("[{tokens}, {hidden}] around {offset}");
+        let x: Vec<f32> = values(1, tokens * hidden).into_iter().map(|value| value + offset).collect();
+        let (weight, bias) = (values(2, hidden), values(3, hidden));
+        let y = poisoned(&gpu, (tokens + CANARIES) * padded(hidden));
+        let norm = [&storage(&gpu, &pad(&weight, hidden)), &storage(&gpu, &pad(&bias, hidden))];
+        let buffers = layer_norm::Buffers { x: &storage(&gpu, &pad(&x, hidden)), norm, y: &y };
+        let step = LayerNorm { hidden, epsilon: 1e-5 }.step(&gpu, &buffers).unwrap();
+        run(&gpu, vec![step], &batch(&[tokens], 10, 1, 0));
+        let expected = reference::layer_norm(&wide(&x), &wide(&weight), &wide(&bias), 1e-5);
+        let actual = unpad(&mut table, &case, &read(&gpu, &y), tokens, hidden);
+        // The input itself has an error of offset * 2^-24, which the norm magnifies to the size of a value.
+        table.close(&case, &actual, &expected, Bound::new(2e-6 * (1.0 + offset.abs() as f64), 2e-6));
+    }
+    table.finish();
+}
+
+#[test]
+fn embedding_equals_the_reference_whole_and_in_parts() {
+    let gpu = gpu();
+    let mut table = Table::new("embedding");
+    for (hidden, types, position_offset, part_rows) in [(8, 2, 0, 50), (30, 1, 2, 50), (96, 2, 0, 7), (33, 3, 2, 1)] {
+        let case = format!("hidden {hidden}, {types} types, positions from {position_offset}, parts of {part_rows}");
+        let (vocabulary, positions) = (50, 40);
+        let batch = batch(&[1, 13, 38], vocabulary, types, position_offset);
+        let tokens = batch.ids.len();
+        let (word, position) = (values(1, vocabulary * hidden), values(2, positions * hidden));
+        let (token_type, weight, bias) = (values(3, types * hidden), values(4, hidden), values(5, hidden));
+        let parts: Vec<Part> = (0..vocabulary)
+            .step_by(part_rows)
+            .map(|first| {
+                let rows = part_rows.min(vocabulary - first);
+                let range = storage(&gpu, &part_uniform(first, rows));
+                Part { range, word: storage(&gpu, &pad(&word[first * hidden..][..rows * hidden], hidden)) }
+            })
+            .collect();
+        let y = poisoned(&gpu, (tokens + CANARIES) * padded(hidden));
+        let buffers = embedding::Buffers {
+            ids: &storage(&gpu, &batch.ids),
+            places: &storage(&gpu, &batch.places),
+            position: &storage(&gpu, &pad(&position, hidden)),
+            token_type: &storage(&gpu, &pad(&token_type, hidden)),
+            norm: [&storage(&gpu, &pad(&weight, hidden)), &storage(&gpu, &pad(&bias, hidden))],
+            y: &y,
+        };
+        run(&gpu, Embedding { hidden, epsilon: 1e-12 }.steps(&gpu, &parts, &buffers).unwrap(), &batch);
+        let place = |(id, place): (&u32, &u32)| (*id as usize, (place & 0xff_ffff) as usize, (place >> 24) as usize);
+        let wanted: Vec<_> = batch.ids.iter().zip(&batch.places).map(place).collect();
+        let (word, position, token_type) = (wide(&word), wide(&position), wide(&token_type));
+        let tables = reference::Tables { word: &word, position: &position, token_type: &token_type };
+        let expected = reference::embedding(&wanted, tables, &wide(&weight), &wide(&bias), 1e-12);
+        let actual = unpad(&mut table, &case, &read(&gpu, &y), tokens, hidden);
+        table.close(&case, &actual, &expected, BOUND);
+    }
+    table.finish();
+}
+
+#[test]
+fn attention_equals_the_reference_within_each_text() {
+    let gpu = gpu();
+    let mut table = Table::new("attention");
+    let cases: [(usize, usize, &[usize], f32); 8] = [
+        // heads, head_dim, lengths of texts, size of the scores
+        (1, 8, &[1], 1.0),
+        (5, 16, &[31, 1, 32, 33, 2], 1.0),
+        (2, 10, &[5, 40], 1.0),
+        (3, 32, &[3, 4, 5, 100], 1.0),
+        (4, 64, &[64, 65], 30.0), // scores of some hundreds: exp overflows unless the maximum is subtracted
+        (2, 64, &[70, 7], 1.0),
+        (1, 100, &[9], 1.0),
+        (2, 128, &[33, 6], 1.0),
+    ];
+    for (heads, head_dim, lengths, size) in cases {
+        let case = format!("{heads} heads of {head_dim}, texts of {lengths:?}, scores x {size}");
+        let batch = batch(lengths, 10, 1, 0);
+        let tokens: usize = lengths.iter().sum();
+        let mut qkv = scaled(values(1, tokens * 3 * heads * head_dim), size);
+        if size > 1.0 {
+            // Halves, whose products and sums are exact in f32, as is the scale of 1/8: large scores bring no error of their own.
+            qkv.iter_mut().for_each(|value| *value = (*value * 2.0).round() / 2.0);
+        }
+        let context = poisoned(&gpu, (tokens + CANARIES) * heads * padded(head_dim));
+        let buffers = attention::Buffers {
+            batch: &header(&gpu, &batch),
+            offsets: &storage(&gpu, &batch.offsets),
+            qkv: &storage(&gpu, &pad(&qkv, head_dim)),
+            context: &context,
+        };
+        run(&gpu, vec![Attention { heads, head_dim }.step(&gpu, &buffers).unwrap()], &batch);
+        let expected = reference::attention(&wide(&qkv), lengths, heads, head_dim);
+        // A row of the comparison is one head of one token.
+        let (actual, canaries) = {
+            let all = read(&gpu, &context);
+            let (written, canaries) = all.split_at(tokens * heads * padded(head_dim));
+            (unpad(&mut table, &case, written, tokens * heads, head_dim), canaries.to_vec())
+        };
+        table.check(&case, canaries.iter().all(|value| value.is_nan()), "something was written beyond the last token");
+        table.close(&case, &actual, &expected, Bound::new(2e-6 * size as f64, 2e-6));
+    }
+    table.finish();
+}
+
+#[test]
+fn pooling_equals_the_reference() {
+    let gpu = gpu();
+    let mut table = Table::new("pooling");
+    for pooling in [Pooling::Mean, Pooling::Cls, Pooling::Max] {
+        for normalize in [false, true] {
+            for (hidden, lengths) in [(8, &[1][..]), (30, &[5, 1, 17]), (96, &[2, 64]), (385, &[3])] {
+                let case = format!("{pooling:?} normalize {normalize} hidden {hidden} texts of {lengths:?}");
+                let batch = batch(lengths, 10, 1, 0);
+                let x = values(7, lengths.iter().sum::<usize>() * hidden);
+                let pooled = poisoned(&gpu, (lengths.len() + CANARIES) * hidden);
+                let buffers =
+                    pooling::Buffers { offsets: &storage(&gpu, &batch.offsets), x: &storage(&gpu, &pad(&x, hidden)), pooled: &pooled };
+                run(&gpu, vec![PooledRows { hidden, pooling, normalize }.step(&gpu, &buffers).unwrap()], &batch);
+                let all = read(&gpu, &pooled);
+                let (actual, canaries) = all.split_at(lengths.len() * hidden);
+                table.check(&case, canaries.iter().all(|value| value.is_nan()), "something was written beyond the last text");
+                table.close(&case, actual, &reference::pooling(&wide(&x), lengths, pooling, normalize), BOUND);
+            }
+        }
+    }
+    table.finish();
+}
+
+#[test]
+fn bindings_are_checked_by_name() {
+    let gpu = gpu();
+    let pipeline = gpu.pipeline(LayerNorm { hidden: 8, epsilon: 1e-5 }.source()).unwrap();
+    let buffer = storage(&gpu, &[0.0f32; 8]);
+    let missing = pipeline.bind(&gpu, &[("x", &buffer)]).unwrap_err().to_string();
+    assert_eq!(missing, "kernel `layer_norm`: no buffer is bound to the variable `weight`");
+    let unknown = pipeline.bind(&gpu, &[("z", &buffer)]).unwrap_err().to_string();
+    assert_eq!(unknown, "kernel `layer_norm`: the shader has no variable `z`");
+}
