@@ -14,10 +14,10 @@ fn main() -> minilm::Result<()> {
 
     let dir = std::env::args_os().nth(1).map_or_else(default_model, |dir| Ok(dir.into()))?;
     let embedder = Embedder::from_dir(dir)?;
-    let (model, (pooling, normalize)) = (embedder.model(), embedder.pooling());
+    let model = embedder.model();
     let (config, stats) = (model.config(), model.stats());
     println!("{} layers of {}, {} heads, texts of up to {} tokens", config.layers, config.hidden, config.heads, model.max_length());
-    println!("{pooling:?} pooling, normalised: {normalize}, prompts: {:?}", model.sentence().prompts);
+    println!("{:?} pooling, normalised: {}, prompts: {:?}", embedder.pooling(), embedder.normalizes(), model.sentence().prompts);
     println!(
         "{:.1} MB of weights and {:.1} MB of activations on the GPU",
         stats.weight_bytes as f64 / 1e6,

@@ -1,4 +1,4 @@
-// context[tokens, heads, head_dim] = softmax(q * transpose(k) * SCALE) * v within each text; one lane a query, one workgroup a tile of
+// context[tokens, heads, head_dim] = softmax(q * transpose(k) * SCALE + bias) * v within each text; one lane a query, one workgroup a tile of
 // QUERIES queries of one text and one head.
 //
 // One pass over the keys with a running maximum and sum (online softmax: Milakov and Gimelshein 2018, arXiv 1805.02867), so no
@@ -7,13 +7,16 @@
 
 override HEADS: u32;
 override SCALE: f32; // 1 / sqrt(head_dim)
+override BIAS: bool; // whether scores depend on the distance of two tokens
 
 const LOWEST = -3.0e38;
+const RANGE = i32(BIAS_RANGE);
 
 @group(0) @binding(0) var<uniform> batch: Header;
 @group(0) @binding(1) var<storage, read> offsets: array<Offset>;        // [texts + 1]
 @group(0) @binding(2) var<storage, read> qkv: array<vec4f>;             // [tokens, 3, HEADS, HEAD_DIM4]
-@group(0) @binding(3) var<storage, read_write> context: array<vec4f>;   // [tokens, HEADS, HEAD_DIM4]
+@group(0) @binding(3) var<storage, read> bias: array<f32>;              // [HEADS, 2 * RANGE + 1] by distance, read only where BIAS
+@group(0) @binding(4) var<storage, read_write> context: array<vec4f>;   // [tokens, HEADS, HEAD_DIM4]
 
 // The last text that begins at this tile or before it.
 fn text_of_tile(tile: u32) -> u32 {
@@ -62,6 +65,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             var score = 0.0;
             for (var d = 0u; d < HEAD_DIM4; d++) {
                 score += dot(q[d], qkv[at + d]);
+            }
+            if BIAS {
+                let distance = clamp(i32(k + j) - i32(query), -RANGE, RANGE) + RANGE;
+                score += bias[head * u32(2 * RANGE + 1) + u32(distance)];
             }
             weights[j] = select(LOWEST, score, k + j < length);
             new_maximum = max(new_maximum, weights[j]);

@@ -1,6 +1,6 @@
-// y[tokens, hidden] = layer norm of x[tokens, hidden]; one workgroup a token.
+// y[rows, hidden] = layer norm of x[rows, hidden]; one workgroup a row.
 
-@group(0) @binding(0) var<storage, read> x: array<vec4f>; // [tokens, HIDDEN4]
+@group(0) @binding(0) var<storage, read> x: array<vec4f>; // [rows, HIDDEN4]
 
 fn row_value(row: u32, column: u32) -> vec4f {
     return x[row * hidden4() + column];

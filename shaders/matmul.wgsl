@@ -1,4 +1,4 @@
-// y[tokens, outer] = activation(x[tokens, inner] * weight + bias) + residual.
+// y[rows, outer] = activation(x[rows, inner] * weight + bias) + residual; rows are tokens, texts or selected tokens.
 //
 // The weight is stored transposed, [inner, outer], so that neighbouring lanes read neighbouring columns. Each lane computes a
 // register tile of ROWS x 4 COLUMNS4 outputs; sizes are padded to multiples of 4 with zeros, so no inner loop has an edge.
@@ -9,17 +9,17 @@ override OUTER4: u32;
 override RESIDUAL: bool;
 
 @group(0) @binding(0) var<uniform> batch: Header;
-@group(0) @binding(1) var<storage, read> x: array<vec4f>;          // [tokens, INNER4]
+@group(0) @binding(1) var<storage, read> x: array<vec4f>;          // [rows, INNER4]
 @group(0) @binding(2) var<storage, read> weight: array<vec4f>;     // [4 * INNER4, OUTER4]
 @group(0) @binding(3) var<storage, read> bias: array<vec4f>;       // [OUTER4]
-@group(0) @binding(4) var<storage, read> residual: array<vec4f>;   // [tokens, OUTER4], read only where RESIDUAL
-@group(0) @binding(5) var<storage, read_write> y: array<vec4f>;    // [tokens, OUTER4]
+@group(0) @binding(4) var<storage, read> residual: array<vec4f>;   // [rows, OUTER4], read only where RESIDUAL
+@group(0) @binding(5) var<storage, read_write> y: array<vec4f>;    // [rows, OUTER4]
 
 @compute @workgroup_size(LANES, ROW_GROUPS)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) lane: vec3u) {
     let first_row = (group.y * ROW_GROUPS + lane.y) * ROWS;
     let first_column = group.x * LANES * COLUMNS4 + lane.x; // in vec4; a lane's next column is LANES further
-    let last_row = batch.tokens - 1u;
+    let last_row = row_count() - 1u;
     if first_row > last_row {
         return;
     }

@@ -24,7 +24,8 @@ pub struct Header {
     pub tokens: u32,
     pub texts: u32,
     pub tiles: u32,
-    pub reserved: u32,
+    /// Rows that a head has asked for, see [`Sequence::selected`].
+    pub selected: u32,
 }
 
 /// Where a text begins. WGSL: `Offset`.
@@ -36,12 +37,14 @@ pub struct Offset {
 }
 
 /// One text as the model takes it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Sequence<'a> {
     /// `[tokens]`, specials included.
     pub ids: &'a [u32],
-    /// `[tokens]`; empty where every type is 0.
+    /// `[tokens]`; empty where every token has the model's default type: 0, or no language.
     pub type_ids: &'a [u32],
+    /// Places in `ids` that a head over single tokens looks at, such as those of `[MASK]`; other heads want none.
+    pub selected: &'a [u32],
 }
 
 /// What a model can take, checked before anything is packed.
@@ -51,17 +54,21 @@ pub struct Bounds {
     pub vocabulary: usize,
     /// Token types are below this.
     pub token_types: usize,
+    /// The type of a token where the caller does not say.
+    pub default_type: u32,
     /// The position of a text's first token.
     pub position_offset: usize,
     /// Most tokens of one text.
     pub max_tokens: usize,
+    /// Most selected tokens of one text.
+    pub max_selected: usize,
 }
 
 impl Bounds {
     /// # Errors
     /// [`Error::Input`] that names the text and what does not fit.
     pub fn check(&self, text: usize, sequence: &Sequence) -> Result<()> {
-        let Sequence { ids, type_ids } = sequence;
+        let Sequence { ids, type_ids, selected } = sequence;
         let refused = |problem: String| Err(Error::input(format!("text {text}: {problem}")));
         if ids.is_empty() {
             return refused("it has no tokens: give at least one, such as the model's special tokens".into());
@@ -81,6 +88,12 @@ impl Bounds {
         if let Some((at, ty)) = type_ids.iter().enumerate().find(|(_, ty)| **ty as usize >= self.token_types) {
             return refused(format!("token {at} has the type {ty}, but the model has {} token types", self.token_types));
         }
+        if selected.len() > self.max_selected {
+            return refused(format!("{} of its tokens are selected, but at most {} fit: split it", selected.len(), self.max_selected));
+        }
+        if let Some(at) = selected.iter().find(|at| **at as usize >= ids.len()) {
+            return refused(format!("its token {at} is selected, but it has {}", ids.len()));
+        }
         Ok(())
     }
 }
@@ -97,81 +110,116 @@ pub struct Batch {
     pub ids: Vec<u32>,
     /// `[tokens]`: the position, and the token type in the highest 8 bits.
     pub places: Vec<u32>,
+    /// `[selected]`: which of the packed tokens.
+    pub selected: Vec<u32>,
+    /// `[texts + 1]`: where a text's selected tokens begin.
+    pub selected_offsets: Vec<u32>,
 }
 
 impl Batch {
     /// Packs the `members` of `sequences`, which have been checked against the model's bounds.
-    pub fn pack(sequences: &[Sequence], members: &[usize], position_offset: usize) -> Self {
-        let mut batch = Self { texts: members.to_vec(), offsets: vec![Offset::default()], ..Self::default() };
+    pub fn pack(sequences: &[Sequence], members: &[usize], bounds: &Bounds) -> Self {
+        let Bounds { position_offset, default_type, .. } = *bounds;
+        let (offsets, selected_offsets) = (vec![Offset::default()], vec![0]);
+        let mut batch = Self { texts: members.to_vec(), offsets, selected_offsets, ..Self::default() };
         for &member in members {
-            let Sequence { ids, type_ids } = sequences[member];
+            let Sequence { ids, type_ids, selected } = sequences[member];
+            batch.selected.extend(selected.iter().map(|at| batch.ids.len() as u32 + at));
+            batch.selected_offsets.push(batch.selected.len() as u32);
             batch.ids.extend_from_slice(ids);
-            batch.places.extend((0..ids.len()).map(|i| (position_offset + i) as u32 | type_ids.get(i).unwrap_or(&0) << 24));
+            batch.places.extend((0..ids.len()).map(|i| (position_offset + i) as u32 | type_ids.get(i).unwrap_or(&default_type) << 24));
             batch.header.tiles += (ids.len() as u32).div_ceil(TILE);
             batch.offsets.push(Offset { token: batch.ids.len() as u32, tile: batch.header.tiles });
         }
         batch.header.tokens = batch.ids.len() as u32;
         batch.header.texts = members.len() as u32;
+        batch.header.selected = batch.selected.len() as u32;
         batch
     }
 
-    /// Bytes that go to the GPU: ids, places, offsets and the uniform, nothing else.
+    /// Bytes that go to the GPU: ids, places, offsets, what is selected, and the uniform, nothing else.
     pub fn bytes(&self) -> u64 {
-        (size_of::<Header>() + size_of_val(&*self.offsets) + size_of_val(&*self.ids) + size_of_val(&*self.places)) as u64
+        let arrays = [size_of_val(&*self.offsets), size_of_val(&*self.ids), size_of_val(&*self.places), size_of_val(&*self.selected)];
+        (size_of::<Header>() + arrays.iter().sum::<usize>()) as u64
     }
 }
 
-/// Splits texts of these `lengths` into batches of at most `max_tokens` tokens and `max_texts` texts, longest texts first.
-/// Every length is at most `max_tokens`.
-pub fn split(lengths: &[usize], max_tokens: usize, max_texts: usize) -> Vec<Vec<usize>> {
-    let mut order: Vec<usize> = (0..lengths.len()).collect();
-    order.sort_by_key(|&text| std::cmp::Reverse(lengths[text])); // stable: equal lengths stay in the caller's order
+/// Splits texts into batches within `capacity`, longest texts first. Each text alone fits.
+pub fn split(sequences: &[Sequence], capacity: Capacity) -> Vec<Vec<usize>> {
+    let mut order: Vec<usize> = (0..sequences.len()).collect();
+    order.sort_by_key(|&text| std::cmp::Reverse(sequences[text].ids.len())); // stable: equal lengths stay in the caller's order
     let mut batches: Vec<Vec<usize>> = Vec::new();
-    let mut tokens = 0;
+    let (mut tokens, mut selected) = (0, 0);
     for text in order {
+        let Sequence { ids, selected: more, .. } = sequences[text];
+        let fits = tokens + ids.len() <= capacity.tokens && selected + more.len() <= capacity.selected;
         match batches.last_mut() {
-            Some(batch) if tokens + lengths[text] <= max_tokens && batch.len() < max_texts => {
+            Some(batch) if fits && batch.len() < capacity.texts => {
                 batch.push(text);
-                tokens += lengths[text];
+                (tokens, selected) = (tokens + ids.len(), selected + more.len());
             }
             _ => {
                 batches.push(vec![text]);
-                tokens = lengths[text];
+                (tokens, selected) = (ids.len(), more.len());
             }
         }
     }
     batches
 }
 
+/// Most tokens, texts and selected tokens of one batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Capacity {
+    pub tokens: usize,
+    pub texts: usize,
+    pub selected: usize,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn packs_without_padding() {
-        let ids: Vec<u32> = (0..40).collect();
-        let types = [0, 0, 1];
-        let sequences = [Sequence { ids: &ids[..3], type_ids: &types }, Sequence { ids: &ids, type_ids: &[] }];
-        let batch = Batch::pack(&sequences, &[1, 0], 2);
-        assert_eq!(batch.header, Header { tokens: 43, texts: 2, tiles: 3, reserved: 0 });
-        assert_eq!(batch.offsets, [Offset { token: 0, tile: 0 }, Offset { token: 40, tile: 2 }, Offset { token: 43, tile: 3 }]);
-        assert_eq!(&batch.ids[39..], [39, 0, 1, 2]);
-        assert_eq!(&batch.places[39..], [41, 2, 3, 4 | 1 << 24]);
-        assert_eq!(batch.bytes(), 16 + 3 * 8 + 43 * 8);
+    const BOUNDS: Bounds = Bounds { vocabulary: 10, token_types: 2, default_type: 0, position_offset: 0, max_tokens: 4, max_selected: 1 };
+
+    fn sequence<'a>(ids: &'a [u32], type_ids: &'a [u32], selected: &'a [u32]) -> Sequence<'a> {
+        Sequence { ids, type_ids, selected }
     }
 
     #[test]
-    fn splits_by_tokens_and_by_texts_longest_first() {
-        assert_eq!(split(&[5, 9, 1, 9, 4], 10, 8), [vec![1], vec![3], vec![0, 4, 2]]);
-        assert_eq!(split(&[1; 5], 10, 2), [vec![0, 1], vec![2, 3], vec![4]]);
-        assert_eq!(split(&[10, 10], 10, 8), [vec![0], vec![1]]);
-        assert!(split(&[], 10, 8).is_empty());
+    fn packs_without_padding() {
+        let ids: Vec<u32> = (0..40).collect();
+        let sequences = [sequence(&ids[..3], &[0, 0, 1], &[2]), sequence(&ids, &[], &[7, 9])];
+        let batch = Batch::pack(&sequences, &[1, 0], &Bounds { position_offset: 2, ..BOUNDS });
+        assert_eq!(batch.header, Header { tokens: 43, texts: 2, tiles: 3, selected: 3 });
+        assert_eq!(batch.offsets, [Offset { token: 0, tile: 0 }, Offset { token: 40, tile: 2 }, Offset { token: 43, tile: 3 }]);
+        assert_eq!(&batch.ids[39..], [39, 0, 1, 2]);
+        assert_eq!(&batch.places[39..], [41, 2, 3, 4 | 1 << 24]);
+        assert_eq!((&batch.selected[..], &batch.selected_offsets[..]), (&[7, 9, 42][..], &[0, 2, 3][..]));
+        assert_eq!(batch.bytes(), 16 + 3 * 8 + 43 * 8 + 3 * 4);
+        let languages = Batch::pack(&sequences, &[0, 1], &Bounds { default_type: 5, ..BOUNDS });
+        assert_eq!(languages.places[2..4], [2 | 1 << 24, 5 << 24], "the default is for texts without types");
+    }
+
+    fn batches(lengths: &[usize], tokens: usize, texts: usize) -> Vec<Vec<usize>> {
+        let ids = vec![0; 100];
+        let sequences: Vec<_> = lengths.iter().map(|&length| sequence(&ids[..length], &[], &ids[..length / 2])).collect();
+        split(&sequences, Capacity { tokens, texts, selected: 1000 })
+    }
+
+    #[test]
+    fn splits_by_tokens_texts_and_selection_longest_first() {
+        assert_eq!(batches(&[5, 9, 1, 9, 4], 10, 8), [vec![1], vec![3], vec![0, 4, 2]]);
+        assert_eq!(batches(&[1; 5], 10, 2), [vec![0, 1], vec![2, 3], vec![4]]);
+        assert_eq!(batches(&[10, 10], 10, 8), [vec![0], vec![1]]);
+        assert!(batches(&[], 10, 8).is_empty());
+        let selected = sequence(&[1, 2, 3], &[], &[0, 1]);
+        assert_eq!(split(&[selected; 3], Capacity { tokens: 100, texts: 8, selected: 4 }), [vec![0, 1], vec![2]]);
     }
 
     #[test]
     fn every_text_is_in_one_batch_and_no_batch_is_too_large() {
         let lengths: Vec<usize> = (0..1000).map(|i| 1 + i * 7919 % 97).collect();
-        let batches = split(&lengths, 128, 16);
+        let batches = batches(&lengths, 128, 16);
         let mut seen = vec![0; lengths.len()];
         for batch in &batches {
             assert!(batch.len() <= 16 && batch.iter().map(|&t| lengths[t]).sum::<usize>() <= 128);
@@ -182,18 +230,19 @@ mod tests {
 
     #[test]
     fn refuses_what_the_model_cannot_take() {
-        let bounds = Bounds { vocabulary: 10, token_types: 2, position_offset: 0, max_tokens: 4 };
-        let cases: [(&[u32], &[u32], &str); 5] = [
-            (&[], &[], "text 7: it has no tokens"),
-            (&[1; 5], &[], "5 tokens, but the model takes at most 4"),
-            (&[1, 10], &[], "token 1 has the id 10, but the model's vocabulary has 10"),
-            (&[1, 2], &[0], "2 ids and 1 token types"),
-            (&[1, 2], &[0, 2], "token 1 has the type 2, but the model has 2"),
+        let cases = [
+            (sequence(&[], &[], &[]), "text 7: it has no tokens"),
+            (sequence(&[1; 5], &[], &[]), "5 tokens, but the model takes at most 4"),
+            (sequence(&[1, 10], &[], &[]), "token 1 has the id 10, but the model's vocabulary has 10"),
+            (sequence(&[1, 2], &[0], &[]), "2 ids and 1 token types"),
+            (sequence(&[1, 2], &[0, 2], &[]), "token 1 has the type 2, but the model has 2"),
+            (sequence(&[1, 2], &[], &[0, 1]), "2 of its tokens are selected, but at most 1 fit"),
+            (sequence(&[1, 2], &[], &[2]), "token 2 is selected, but it has 2"),
         ];
-        for (ids, type_ids, expected) in cases {
-            let message = bounds.check(7, &Sequence { ids, type_ids }).unwrap_err().to_string();
+        for (refused, expected) in cases {
+            let message = BOUNDS.check(7, &refused).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");
         }
-        bounds.check(0, &Sequence { ids: &[1, 9], type_ids: &[0, 1] }).unwrap();
+        BOUNDS.check(0, &sequence(&[1, 9], &[0, 1], &[1])).unwrap();
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::gpu::Gpu;
 
@@ -11,18 +12,19 @@ pub struct Options {
     pub(crate) gpu: Option<Gpu>,
     pub(crate) max_length: Option<usize>,
     pub(crate) token_budget: Option<usize>,
+    pub(crate) language: Option<String>,
 }
 
-/// Something that a model folder is loaded as: [`Embedder`](crate::Embedder), [`FeatureExtractor`](crate::FeatureExtractor).
+/// Something that a model folder is loaded as: [`Embedder`](crate::Embedder), [`Classifier`](crate::Classifier), ...
 pub trait Task: Sized {
     /// What only this task can be asked for.
     type Settings: Clone + std::fmt::Debug + Default;
 
-    /// Loads a folder; called by [`Builder::from_dir`].
+    /// Loads an opened folder; called by [`Builder::from_dir`].
     ///
     /// # Errors
     /// What is wrong with the folder, with an option, or with the GPU.
-    fn load(dir: &Path, options: Options, settings: Self::Settings) -> Result<Self>;
+    fn load(checkpoint: Checkpoint, options: Options, settings: Self::Settings) -> Result<Self>;
 }
 
 /// Collects options for a task `T`.
@@ -70,11 +72,17 @@ impl<T: Task> Builder<T> {
         self
     }
 
+    /// The language of all texts by its code, for models with an embedding for each language (some of XLM); without it none is added.
+    pub fn language(mut self, code: impl Into<String>) -> Self {
+        self.options.language = Some(code.into());
+        self
+    }
+
     /// Loads the model folder: `config.json`, weights, a tokenizer, and what sentence-transformers keeps beside them.
     ///
     /// # Errors
     /// What is wrong with the folder, with an option, or with the GPU.
     pub fn from_dir(self, dir: impl AsRef<Path>) -> Result<T> {
-        T::load(dir.as_ref(), self.options, self.settings)
+        T::load(Checkpoint::open(dir)?, self.options, self.settings)
     }
 }

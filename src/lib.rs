@@ -26,14 +26,15 @@
 
 #![deny(unsafe_code)]
 
+mod assembler;
 pub mod batch;
 mod builder;
 pub mod checkpoint;
+#[allow(dead_code)]
+mod decode;
 mod default_model;
-mod embedder;
 mod encoder;
 mod error;
-mod features;
 pub mod gpu;
 mod heads;
 pub mod kernels;
@@ -42,16 +43,27 @@ mod pool;
 pub mod reference;
 mod runner;
 mod stats;
+mod tasks;
+mod weights;
 
 pub use batch::Sequence;
 pub use builder::{Builder, Options, Task};
-pub use checkpoint::{Checkpoint, Encoding, Pooling};
+pub use checkpoint::{Checkpoint, Encoding, Pooling, Score};
 pub use default_model::default_model;
-pub use embedder::{Embedder, EmbedderSettings, Embeddings, GpuEmbeddings, cosine};
 pub use error::{Error, Result};
-pub use features::{FeatureExtractor, Features};
 pub use gpu::{AdapterSummary, Gpu, GpuOptions};
 pub use model::{Input, Length, Model};
 pub use stats::{Counters, Stats};
+pub use decode::entities::{Aggregation, Entity, EntityOptions};
+pub use decode::quantized::{Precision, QuantizedEmbeddings, Ranges};
+pub use decode::spans::{Answer, AnswerOptions, Answers};
+pub use tasks::answerer::{Answerer, AnswererSettings};
+pub use tasks::classifier::{Classification, Classifier, ClassifierSettings};
+pub use tasks::embedder::{Embedder, EmbedderSettings, Embeddings, GpuEmbeddings, cosine};
+pub use tasks::features::{FeatureExtractor, FeatureSettings, Features};
+pub use tasks::fill_mask::{FillMask, FillMaskSettings, Filled, Mask, Word};
+pub use tasks::tagger::{Sourced, Tagged, Tagger, TaggerSettings};
+pub use tasks::reranker::{Ranked, Reranker};
+pub use tasks::zero_shot::{ZeroShot, ZeroShotLabel, ZeroShotOptions, ZeroShotResult};
 
 pub use wgpu;

@@ -3,17 +3,23 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use crate::batch::{Bounds, MAX_POSITIONS, MAX_TOKEN_TYPES, Sequence};
+use crate::assembler::{Assembler, Inputs};
+use crate::batch::{Bounds, Capacity, MAX_POSITIONS, MAX_TOKEN_TYPES, Sequence};
 use crate::builder::Options;
-use crate::checkpoint::{Checkpoint, EncoderConfig, Encoding, SentenceSettings, Tokenizer};
-use crate::encoder::{Capacity, Encoder, Inputs, widest_row};
+use crate::checkpoint::{Checkpoint, EncoderConfig, Encoding, HeadConfig, SentenceSettings, Tokenizer};
+use crate::encoder::{self, Encoded, widest_row};
 use crate::error::{Error, Result};
-use crate::gpu::{Arena, Gpu, GpuOptions, Plan, Step};
+use crate::gpu::{Arena, Gpu, GpuOptions, Plan};
+use crate::kernels::Variant;
 use crate::runner::{Output, Runner, Wait};
 use crate::stats::Stats;
+use crate::weights::Upload;
 
 /// Tokens of a batch where the caller does not say.
 const DEFAULT_TOKEN_BUDGET: usize = 8192;
+
+/// Bytes that rows of selected tokens may take, unless a single one takes more.
+const SELECTED_BYTES: u64 = 64 << 20;
 
 /// One text, or a pair that the model takes as one input with a separator between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,69 +56,89 @@ impl Length {
     }
 }
 
+/// What a head needs before the encoder is laid out.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Needs {
+    /// The embeddings and every layer's hidden state, not only the last.
+    pub all_layers: bool,
+    /// Values that each selected token takes; 0 where nothing is selected.
+    pub selected_row: usize,
+}
+
 /// A model on the GPU with its tokenizer. Every task has one.
 pub struct Model {
     gpu: Gpu,
     config: EncoderConfig,
+    heads: HeadConfig,
     sentence: SentenceSettings,
     tokenizer: Tokenizer,
     max_length: usize,
-    bounds: Bounds,
     pub(crate) runner: Runner,
 }
 
 impl Model {
-    /// Opens the folder, and lets `head` add the steps that make a result of the hidden states.
-    pub(crate) fn load(dir: &Path, options: Options, head: impl FnOnce(&SentenceSettings, &mut Head) -> Result<Output>) -> Result<Self> {
-        let checkpoint = Checkpoint::open(dir)?;
+    /// Loads an opened folder, and lets `head` add the steps that make results of the hidden states.
+    pub(crate) fn load(
+        mut checkpoint: Checkpoint,
+        options: Options,
+        needs: Needs,
+        head: impl FnOnce(&Checkpoint, &mut Assembler, &Encoded) -> Result<Vec<Output>>,
+    ) -> Result<Self> {
         let gpu = match options.gpu {
             Some(gpu) => gpu,
             None => Gpu::new(GpuOptions::default())?,
         };
+        if let Some(code) = &options.language {
+            let row = language(&checkpoint.config, code, &checkpoint.path)?;
+            checkpoint.tokenizer.set_type(row as u32);
+        }
         let config = checkpoint.config.clone();
-        let bounds = Bounds {
-            vocabulary: config.vocabulary,
-            token_types: config.token_types.clamp(1, MAX_TOKEN_TYPES),
-            position_offset: config.position_offset,
-            max_tokens: config.max_tokens().min(MAX_POSITIONS - config.position_offset),
-        };
+        let max_tokens = config.max_tokens().min(MAX_POSITIONS - config.position_offset);
         let max_length = match options.max_length {
             None => checkpoint.max_length(),
-            Some(length) if (1..=bounds.max_tokens).contains(&length) => length,
+            Some(length) if (1..=max_tokens).contains(&length) => length,
             Some(length) => {
                 return Err(Error::input(format!(
-                    "the maximum length {length} is not between 1 and {}, the positions that the model in {} has",
-                    bounds.max_tokens,
-                    dir.display()
+                    "the maximum length {length} is not between 1 and {max_tokens}, the positions that the model in {} has",
+                    checkpoint.path.display()
                 )));
             }
         };
-        let capacity = capacity(&gpu, &config, options.token_budget, max_length)?;
+        let capacity = capacity(&gpu, &config, options.token_budget, max_length, needs.selected_row)?;
+        let bounds = Bounds {
+            vocabulary: config.vocabulary,
+            token_types: config.types().min(MAX_TOKEN_TYPES),
+            default_type: config.default_type() as u32,
+            position_offset: config.position_offset,
+            max_tokens,
+            max_selected: capacity.selected,
+        };
 
-        let what = format!("loading {}", dir.display());
+        let what = format!("loading {}", checkpoint.path.display());
         let runner = gpu.checked(&what, || {
             let tensors = checkpoint.encoder()?;
             let (mut weights, mut activations) = (Arena::new(&gpu, "weights"), Arena::new(&gpu, "activations"));
             let inputs = Inputs::new(&mut activations, capacity)?;
-            let encoder = Encoder::load(&gpu, &config, &tensors, &inputs, capacity, &mut weights, &mut activations)?;
-            let uploaded = encoder.uploaded;
-            let mut head_context = Head {
+            let mut pass = Assembler {
                 gpu: &gpu,
                 config: &config,
                 inputs: &inputs,
-                hidden: encoder.hidden,
                 capacity,
-                arena: &mut activations,
-                steps: encoder.steps,
+                variant: Variant::choose(&gpu),
+                upload: Upload::new(&gpu, &mut weights, &config),
+                activations: &mut activations,
+                steps: Vec::new(),
             };
-            let output = head(&checkpoint.sentence, &mut head_context)?;
-            let plan = Plan { steps: head_context.steps };
-            let runner = Runner::new(gpu.clone(), plan, inputs, output, capacity, config.position_offset, &mut activations)?;
+            let encoded = encoder::assemble(&mut pass, &tensors, needs.all_layers)?;
+            let outputs = head(&checkpoint, &mut pass, &encoded)?;
+            let (plan, uploaded) = (Plan { steps: pass.steps }, pass.upload.uploaded);
+            gpu.flush()?;
+            let runner = Runner::new(gpu.clone(), plan, inputs, outputs, capacity, bounds, &mut activations)?;
             runner.set_memory(uploaded, weights.bytes(), activations.bytes());
             Ok(runner)
         })?;
-        let Checkpoint { tokenizer, sentence, .. } = checkpoint;
-        Ok(Self { gpu, config, sentence, runner, max_length, tokenizer, bounds })
+        let Checkpoint { tokenizer, sentence, heads, .. } = checkpoint;
+        Ok(Self { gpu, config, heads, sentence, runner, max_length, tokenizer })
     }
 
     /// Makes tokens of texts, each behind `prompt`, specials included, cut at the maximum length.
@@ -120,19 +146,26 @@ impl Model {
     /// # Errors
     /// [`Error::Input`] when the tokenizer cannot take a text.
     pub fn encode<'a, I: Into<Input<'a>>>(&self, inputs: impl IntoIterator<Item = I>, prompt: &str) -> Result<Vec<Encoding>> {
-        let mut encodings = Vec::new();
-        for input in inputs {
+        let encode = |input: I| {
             let Input { text, pair } = input.into();
             let text = if prompt.is_empty() { Cow::Borrowed(text) } else { Cow::Owned(format!("{prompt}{text}")) };
-            encodings.push(self.tokenizer.encode(&text, pair, self.max_length)?);
-        }
-        Ok(encodings)
+            self.tokenizer.encode(&text, pair, self.max_length)
+        };
+        inputs.into_iter().map(encode).collect()
     }
 
     /// Runs checked sequences; see [`Runner::run`].
-    pub(crate) async fn run(&self, sequences: &[Sequence<'_>], wait: Wait, take: impl FnMut(usize, &[f32])) -> Result<()> {
+    pub(crate) async fn run(&self, sequences: &[Sequence<'_>], wait: Wait, take: impl FnMut(usize, usize, &[f32])) -> Result<()> {
         self.check(sequences)?;
         self.runner.run(sequences, wait, take).await
+    }
+
+    /// As [`Model::run`], for heads with one output: the values that count of each text's rows, row after row.
+    pub(crate) async fn rows(&self, sequences: &[Sequence<'_>], wait: Wait) -> Result<Vec<Vec<f32>>> {
+        let output = &self.runner.outputs()[0];
+        let mut all = vec![Vec::new(); sequences.len()];
+        self.run(sequences, wait, |text, _, rows| all[text] = output.columns_of(rows).flatten().copied().collect()).await?;
+        Ok(all)
     }
 
     /// # Errors
@@ -141,7 +174,7 @@ impl Model {
         if sequences.is_empty() {
             return Err(Error::input("no texts were given: give at least one"));
         }
-        sequences.iter().enumerate().try_for_each(|(text, sequence)| self.bounds.check(text, sequence))
+        sequences.iter().enumerate().try_for_each(|(text, sequence)| self.runner.bounds().check(text, sequence))
     }
 
     /// Tokens beyond which a text is cut.
@@ -152,6 +185,11 @@ impl Model {
     /// The model's shape.
     pub fn config(&self) -> &EncoderConfig {
         &self.config
+    }
+
+    /// What `config.json` says about labels and scores.
+    pub fn heads(&self) -> &HeadConfig {
+        &self.heads
     }
 
     /// What sentence-transformers keeps beside the model.
@@ -182,33 +220,46 @@ impl Model {
 
 /// The sequences and lengths of encoded texts.
 pub(crate) fn sequences(encodings: &[Encoding]) -> Vec<Sequence<'_>> {
-    encodings.iter().map(|encoding| Sequence { ids: &encoding.ids, type_ids: &encoding.type_ids }).collect()
+    encodings.iter().map(Encoding::sequence).collect()
 }
 
 pub(crate) fn lengths(encodings: &[Encoding]) -> Vec<Length> {
-    encodings.iter().map(|encoding| Length { total: encoding.total_tokens, used: encoding.ids.len() }).collect()
+    encodings.iter().map(Encoding::length).collect()
 }
 
-/// Where a head adds its steps and makes its buffers.
-pub(crate) struct Head<'a, 'g> {
-    pub gpu: &'a Gpu,
-    pub config: &'a EncoderConfig,
-    pub inputs: &'a Inputs,
-    /// The last hidden state, `[tokens, hidden]`, rows padded.
-    pub hidden: wgpu::Buffer,
-    pub capacity: Capacity,
-    pub arena: &'a mut Arena<'g>,
-    pub steps: Vec<Step>,
+impl Encoding {
+    /// As the model takes it.
+    pub fn sequence(&self) -> Sequence<'_> {
+        Sequence { ids: &self.ids, type_ids: &self.type_ids, selected: &[] }
+    }
+
+    /// How many tokens there were, and how many are left.
+    pub fn length(&self) -> Length {
+        Length { total: self.total_tokens, used: self.ids.len() }
+    }
+}
+
+/// The row of a language.
+fn language(config: &EncoderConfig, code: &str, folder: &Path) -> Result<usize> {
+    let folder = folder.display();
+    let Some(languages) = &config.languages else {
+        return Err(Error::input(format!("the language `{code}` was asked for, but the model in {folder} has no languages: leave it out")));
+    };
+    languages.by_code.get(code).copied().ok_or_else(|| {
+        let known = languages.by_code.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        Error::input(format!("there is no language `{code}`: the model in {folder} has {known}"))
+    })
 }
 
 /// What the adapter can hold in one batch, and at least one text of the maximum length.
-fn capacity(gpu: &Gpu, config: &EncoderConfig, budget: Option<usize>, max_length: usize) -> Result<Capacity> {
+fn capacity(gpu: &Gpu, config: &EncoderConfig, budget: Option<usize>, max_length: usize, selected_row: usize) -> Result<Capacity> {
     let row = widest_row(config) as u64 * 4;
     let limit = (gpu.max_binding() / row).min(gpu.limits().max_compute_workgroups_per_dimension as u64) as usize;
     if max_length > limit {
         return Err(Error::Memory {
             problem: format!(
-                "a text of {max_length} tokens does not fit in this adapter's largest binding, which holds {limit}: set a smaller maximum length"
+                "a text of {max_length} tokens does not fit in this adapter's largest binding, which holds {limit}: set a smaller maximum \
+                 length"
             ),
         });
     }
@@ -223,5 +274,9 @@ fn capacity(gpu: &Gpu, config: &EncoderConfig, budget: Option<usize>, max_length
     };
     // Shorter texts than this on average fill a batch by their number.
     const SHORT_TEXT: usize = 8;
-    Ok(Capacity { tokens, texts: tokens.div_ceil(SHORT_TEXT) })
+    let selected = match selected_row as u64 * 4 {
+        0 => 0,
+        row => (SELECTED_BYTES.min(gpu.max_binding()) / row).clamp(1, tokens as u64) as usize,
+    };
+    Ok(Capacity { tokens, texts: tokens.div_ceil(SHORT_TEXT), selected })
 }

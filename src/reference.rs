@@ -1,5 +1,6 @@
 //! Every kernel as plain loops in f64: the definition that the GPU is held to. Rows are not padded here.
 
+use crate::checkpoint::weights::{RELATIVE_RANGE, relative_bucket};
 use crate::checkpoint::{Activation, EncoderConfig, EncoderWeights, LayerWeights, Linear, Norm, Pooling, Tensor};
 use crate::error::Result;
 
@@ -66,9 +67,14 @@ pub fn matmul(x: &[f64], weight: &[f64], bias: &[f64], activation: Option<Activa
     y
 }
 
-/// `softmax(q * transpose(k) / sqrt(head_dim)) * v` of `qkv[tokens, 3, heads, head_dim]`, within each text; `lengths` are the tokens
-/// of the texts.
-pub fn attention(qkv: &[f64], lengths: &[usize], heads: usize, head_dim: usize) -> Matrix {
+/// `softmax(q * transpose(k) / sqrt(head_dim) + bias) * v` of `qkv[tokens, 3, heads, head_dim]`, within each text; `lengths` are the
+/// tokens of the texts, `bias[heads, 2 * RELATIVE_RANGE + 1]` goes by the distance of key and query, if there is one.
+pub fn attention(qkv: &[f64], lengths: &[usize], heads: usize, head_dim: usize, bias: Option<&[f64]>) -> Matrix {
+    let range = RELATIVE_RANGE as isize;
+    let bias = |head: usize, query: usize, key: usize| {
+        let distance = (key as isize - query as isize).clamp(-range, range) + range;
+        bias.map_or(0.0, |bias| bias[head * (2 * RELATIVE_RANGE + 1) + distance as usize])
+    };
     let width = heads * head_dim;
     let mut context = vec![0.0; qkv.len() / 3];
     let mut first = 0;
@@ -77,7 +83,7 @@ pub fn attention(qkv: &[f64], lengths: &[usize], heads: usize, head_dim: usize) 
         for head in 0..heads {
             for query in 0..length {
                 let dot = |key: usize| -> f64 { at(0, query, head).iter().zip(at(1, key, head)).map(|(q, k)| q * k).sum() };
-                let scores: Vec<f64> = (0..length).map(|key| dot(key) / (head_dim as f64).sqrt()).collect();
+                let scores: Vec<f64> = (0..length).map(|key| dot(key) / (head_dim as f64).sqrt() + bias(head, query, key)).collect();
                 let maximum = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                 let weights: Vec<f64> = scores.iter().map(|score| (score - maximum).exp()).collect();
                 let total: f64 = weights.iter().sum();
@@ -93,25 +99,52 @@ pub fn attention(qkv: &[f64], lengths: &[usize], heads: usize, head_dim: usize) 
     context
 }
 
-/// One row for each text of `x[tokens, hidden]`, with an L2 norm of 1 where `normalize`.
-pub fn pooling(x: &[f64], lengths: &[usize], pooling: Pooling, normalize: bool) -> Matrix {
+/// One row for each text of `x[tokens, hidden]`.
+pub fn pooling(x: &[f64], lengths: &[usize], pooling: Pooling) -> Matrix {
     let hidden = x.len() / lengths.iter().sum::<usize>();
     let mut pooled = Vec::with_capacity(lengths.len() * hidden);
     let mut first = 0;
     for &length in lengths {
         let column = |i: usize| (first..first + length).map(move |token| x[token * hidden + i]);
-        let row: Vec<f64> = (0..hidden)
-            .map(|i| match pooling {
-                Pooling::Mean => column(i).sum::<f64>() / length as f64,
-                Pooling::Cls => x[first * hidden + i],
-                Pooling::Max => column(i).fold(f64::NEG_INFINITY, f64::max),
-            })
-            .collect();
-        let norm = if normalize { row.iter().map(|v| v * v).sum::<f64>().sqrt().max(1e-12) } else { 1.0 };
-        pooled.extend(row.into_iter().map(|v| v / norm));
+        let weighted = |i: usize| column(i).zip(1..).map(|(value, weight)| value * weight as f64).sum::<f64>();
+        pooled.extend((0..hidden).map(|i| match pooling {
+            Pooling::Mean => column(i).sum::<f64>() / length as f64,
+            Pooling::Cls => x[first * hidden + i],
+            Pooling::Max => column(i).fold(f64::NEG_INFINITY, f64::max),
+            Pooling::MeanSqrtLen => column(i).sum::<f64>() / (length as f64).sqrt(),
+            Pooling::WeightedMean => weighted(i) / (1..=length).sum::<usize>() as f64,
+            Pooling::LastToken => x[(first + length - 1) * hidden + i],
+        }));
         first += length;
     }
     pooled
+}
+
+/// The first `columns` of each row of `x[rows, width]`, divided by their L2 norm; a row of zeros stays zero.
+pub fn normalize(x: &[f64], width: usize, columns: usize) -> Matrix {
+    let rows = x.chunks_exact(width).map(|row| &row[..columns]);
+    let normalized = rows.flat_map(|row| {
+        let norm = row.iter().map(|v| v * v).sum::<f64>().sqrt().max(1e-12);
+        row.iter().map(move |v| v / norm)
+    });
+    normalized.collect()
+}
+
+/// Column and value of the `top` largest of a row, of equals the first, and log(sum(exp(row))).
+pub fn top_k(row: &[f64], top: usize) -> (Vec<(usize, f64)>, f64) {
+    let mut order: Vec<(usize, f64)> = row.iter().copied().enumerate().collect();
+    order.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    let largest = order[0].1;
+    let sum: f64 = row.iter().map(|v| (v - largest).exp()).sum();
+    order.truncate(top);
+    (order, largest + sum.ln())
+}
+
+/// The table of a relative attention bias, `[heads, 2 * RELATIVE_RANGE + 1]` by distance, from `[buckets, heads]`.
+pub fn relative_bias(weight: &[f64], heads: usize) -> Matrix {
+    let range = RELATIVE_RANGE as isize;
+    let by_distance = |head: usize| (-range..=range).map(move |d| weight[relative_bucket(d, weight.len() / heads) * heads + head]);
+    (0..heads).flat_map(by_distance).collect()
 }
 
 /// A whole encoder: weights in f64, one text at a time.
@@ -121,6 +154,9 @@ pub struct Encoder {
     position: Matrix,
     token_type: Matrix,
     norm: [Matrix; 2],
+    /// From the embedding's width to the hidden one.
+    projection: Option<(Matrix, Matrix)>,
+    relative_bias: Option<Matrix>,
     layers: Vec<Layer>,
 }
 
@@ -175,34 +211,48 @@ impl Encoder {
         Ok(Self {
             word: values(&weights.word)?,
             position: values(&weights.position)?,
-            token_type: weights.token_type.as_ref().map_or_else(|| Ok(vec![0.0; config.hidden]), values)?,
+            // With languages, the last type is none of them.
+            token_type: [weights.token_type.as_ref().map_or(Ok(Vec::new()), values)?, vec![0.0; config.embedding]].concat(),
             norm: norm(&weights.embedding_norm)?,
+            projection: weights.embedding_projection.as_ref().map(linear).transpose()?,
+            relative_bias: weights.relative_bias.as_ref().map(values).transpose()?.map(|bias| relative_bias(&bias, config.heads)),
             layers: weights.layers.iter().map(layer).collect::<Result<_>>()?,
             config: config.clone(),
         })
     }
 
-    /// The last hidden state of one text, `[tokens, hidden]`. An empty `type_ids` stands for zeros.
+    /// The last hidden state of one text, `[tokens, hidden]`. An empty `type_ids` stands for the default type.
     pub fn hidden(&self, ids: &[u32], type_ids: &[u32]) -> Matrix {
+        self.hidden_states(ids, type_ids).pop().unwrap_or_default()
+    }
+
+    /// The embeddings and each layer's hidden state of one text, `[tokens, hidden]` each.
+    pub fn hidden_states(&self, ids: &[u32], type_ids: &[u32]) -> Vec<Matrix> {
         let EncoderConfig { heads, position_offset, activation, .. } = self.config;
         let (head_dim, epsilon) = (self.config.head_dim(), self.config.layer_norm_eps as f64);
-        let token = |i: usize| (ids[i] as usize, position_offset + i, type_ids.get(i).copied().unwrap_or(0) as usize);
+        let token =
+            |i: usize| (ids[i] as usize, position_offset + i, type_ids.get(i).map_or(self.config.default_type(), |&id| id as usize));
         let tokens: Vec<_> = (0..ids.len()).map(token).collect();
         let tables = Tables { word: &self.word, position: &self.position, token_type: &self.token_type };
         let [weight, bias] = &self.norm;
         let mut x = embedding(&tokens, tables, weight, bias, epsilon);
+        if let Some(projection) = &self.projection {
+            x = apply(projection, &x, None, None);
+        }
+        let mut states = vec![x.clone()];
         for layer in &self.layers {
             let [q, k, v] = [&layer.query, &layer.key, &layer.value].map(|part| apply(part, &x, None, None));
             let width = heads * head_dim;
             let qkv: Matrix = (0..ids.len()).flat_map(|i| [&q, &k, &v].map(|part| &part[i * width..][..width]).concat()).collect();
-            let context = attention(&qkv, &[ids.len()], heads, head_dim);
+            let context = attention(&qkv, &[ids.len()], heads, head_dim, self.relative_bias.as_deref());
             let sum = apply(&layer.output, &context, None, Some(&x));
             x = layer_norm(&sum, &layer.attention_norm[0], &layer.attention_norm[1], epsilon);
             let up = apply(&layer.up, &x, Some(activation), None);
             let sum = apply(&layer.down, &up, None, Some(&x));
             x = layer_norm(&sum, &layer.output_norm[0], &layer.output_norm[1], epsilon);
+            states.push(x.clone());
         }
-        x
+        states
     }
 }
 
@@ -234,7 +284,7 @@ mod tests {
     fn softmax_of_equal_scores_is_the_mean() {
         // Two texts of two tokens, one head of one value: queries and keys are 0, values are 1, 3 and 10, 20.
         let qkv = [0.0, 0.0, 1.0, 0.0, 0.0, 3.0, 0.0, 0.0, 10.0, 0.0, 0.0, 20.0];
-        assert_eq!(attention(&qkv, &[2, 2], 1, 1), [2.0, 2.0, 15.0, 15.0]);
+        assert_eq!(attention(&qkv, &[2, 2], 1, 1, None), [2.0, 2.0, 15.0, 15.0]);
     }
 
     #[test]
@@ -246,6 +296,6 @@ mod tests {
 
     #[test]
     fn a_row_of_zeros_stays_zero_when_normalised() {
-        assert_eq!(pooling(&[0.0; 4], &[2], Pooling::Mean, true), [0.0, 0.0]);
+        assert_eq!(normalize(&[0.0; 4], 4, 2), [0.0, 0.0]);
     }
 }

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::channel::oneshot;
 
-use crate::batch::{Batch, Sequence, split};
-use crate::encoder::{Capacity, Inputs};
+use crate::assembler::Inputs;
+use crate::batch::{Batch, Bounds, Capacity, Header, Sequence, split};
 use crate::error::{Error, Result};
 use crate::gpu::{Arena, Count, Gpu, Plan, Readback};
 use crate::pool::{Lease, Pool};
@@ -15,16 +15,33 @@ use crate::stats::{Counters, Stats};
 /// Batches that may be under way at once: one on the GPU, one behind it, one being read.
 const IN_FLIGHT: usize = 3;
 
-/// What a plan leaves on the GPU.
+/// Something that a plan leaves on the GPU.
 #[derive(Debug)]
 pub struct Output {
     pub buffer: wgpu::Buffer,
-    /// A row for each text or for each token.
+    /// A row for each text, token or selected token.
     pub rows: Count,
     /// Values of a row that count.
     pub columns: usize,
     /// Values from one row to the next.
     pub stride: usize,
+}
+
+impl Output {
+    fn row_bytes(&self) -> u64 {
+        self.stride as u64 * 4
+    }
+
+    /// Bytes that a batch leaves here.
+    fn bytes(&self, batch: &Header) -> u64 {
+        u64::from(self.rows.of(batch)) * self.row_bytes()
+    }
+
+    /// The values that count of `rows` with their padding.
+    pub fn columns_of<'a>(&self, rows: &'a [f32]) -> impl Iterator<Item = &'a [f32]> {
+        let columns = self.columns;
+        rows.chunks_exact(self.stride).map(move |row| &row[..columns])
+    }
 }
 
 /// Who waits for the GPU.
@@ -36,14 +53,14 @@ pub enum Wait {
     InBackground,
 }
 
-/// A model's plan with its inputs and its output.
+/// A model's plan with its inputs and its outputs.
 pub struct Runner {
     gpu: Gpu,
     plan: Plan,
     inputs: Inputs,
-    output: Output,
+    outputs: Vec<Output>,
     capacity: Capacity,
-    position_offset: usize,
+    bounds: Bounds,
     readbacks: Arc<Pool<Readback>>,
     /// Held from the first write of a batch's inputs to its submit: there is one set of inputs for all threads.
     order: Mutex<()>,
@@ -55,19 +72,24 @@ impl Runner {
         gpu: Gpu,
         plan: Plan,
         inputs: Inputs,
-        output: Output,
+        outputs: Vec<Output>,
         capacity: Capacity,
-        position_offset: usize,
+        bounds: Bounds,
         arena: &mut Arena,
     ) -> Result<Self> {
-        let rows = if output.rows == Count::Tokens { capacity.tokens } else { capacity.texts };
-        let readbacks = (0..IN_FLIGHT).map(|_| arena.readback("result", rows * output.stride)).collect::<Result<_>>()?;
+        // All outputs of a batch come back in one buffer, one after another.
+        let values = outputs.iter().map(|output| capacity.rows(output.rows) * output.stride).sum();
+        let readbacks = (0..IN_FLIGHT).map(|_| arena.readback("result", values)).collect::<Result<_>>()?;
         let readbacks = Pool::new(readbacks);
-        Ok(Self { gpu, plan, inputs, output, capacity, position_offset, readbacks, order: Mutex::default(), stats: Mutex::default() })
+        Ok(Self { gpu, plan, inputs, outputs, capacity, bounds, readbacks, order: Mutex::default(), stats: Mutex::default() })
     }
 
-    pub fn output(&self) -> &Output {
-        &self.output
+    pub fn outputs(&self) -> &[Output] {
+        &self.outputs
+    }
+
+    pub fn bounds(&self) -> &Bounds {
+        &self.bounds
     }
 
     pub fn plan(&self) -> &Plan {
@@ -83,12 +105,12 @@ impl Runner {
         *stats = Stats { weight_bytes_uploaded, weight_bytes, activation_bytes, ..*stats };
     }
 
-    /// Runs all `sequences` and hands each one's rows to `take(text, rows)`, `rows` with the output's stride, batch by batch.
-    pub async fn run(&self, sequences: &[Sequence<'_>], wait: Wait, mut take: impl FnMut(usize, &[f32])) -> Result<()> {
+    /// Runs all `sequences` and hands each one's rows to `take(text, output, rows)`, `rows` with the output's stride, batch by batch.
+    pub async fn run(&self, sequences: &[Sequence<'_>], wait: Wait, mut take: impl FnMut(usize, usize, &[f32])) -> Result<()> {
         let mut counters = Counters::default();
         let mut flying: VecDeque<Flight> = VecDeque::with_capacity(IN_FLIGHT);
         for members in self.split(sequences) {
-            let batch = Batch::pack(sequences, &members, self.position_offset);
+            let batch = Batch::pack(sequences, &members, &self.bounds);
             // Whoever holds a readback never waits for another: that could be for ever.
             let readback = loop {
                 if let Some(readback) = self.readbacks.try_take() {
@@ -108,9 +130,10 @@ impl Runner {
         Ok(())
     }
 
-    /// Runs all `sequences` and leaves one row of `columns` values for each, in the caller's order, in a new buffer.
+    /// Runs all `sequences` and leaves one row of the first output's `columns` values for each, in the caller's order, in a new buffer.
     pub fn run_to_buffer(&self, sequences: &[Sequence]) -> Result<wgpu::Buffer> {
-        let row_bytes = self.output.columns as u64 * 4;
+        let output = &self.outputs[0];
+        let row_bytes = output.columns as u64 * 4;
         let size = sequences.len() as u64 * row_bytes;
         let limit = self.gpu.limits().max_buffer_size;
         if size > limit {
@@ -123,11 +146,11 @@ impl Runner {
         let rows = self.gpu.checked("a buffer for the result", || Ok(self.gpu.device().create_buffer(&descriptor)))?;
         let mut counters = Counters::default();
         for members in self.split(sequences) {
-            let batch = Batch::pack(sequences, &members, self.position_offset);
+            let batch = Batch::pack(sequences, &members, &self.bounds);
             self.submit(&batch, &mut counters, |encoder| {
                 for (i, text) in batch.texts.iter().enumerate() {
-                    let from = i as u64 * self.output.stride as u64 * 4;
-                    encoder.copy_buffer_to_buffer(&self.output.buffer, from, &rows, *text as u64 * row_bytes, row_bytes);
+                    let from = i as u64 * output.row_bytes();
+                    encoder.copy_buffer_to_buffer(&output.buffer, from, &rows, *text as u64 * row_bytes, row_bytes);
                 }
             })?;
         }
@@ -136,14 +159,17 @@ impl Runner {
     }
 
     fn split(&self, sequences: &[Sequence]) -> Vec<Vec<usize>> {
-        let lengths: Vec<usize> = sequences.iter().map(|sequence| sequence.ids.len()).collect();
-        split(&lengths, self.capacity.tokens, self.capacity.texts)
+        split(sequences, self.capacity)
     }
 
     fn launch(&self, batch: Batch, readback: Lease<Readback>, counters: &mut Counters) -> Result<Flight> {
-        let bytes = self.output.rows.of(&batch.header) as u64 * self.output.stride as u64 * 4;
+        let mut bytes = 0;
         let submission = self.submit(&batch, counters, |encoder| {
-            encoder.copy_buffer_to_buffer(&self.output.buffer, 0, readback.buffer(), 0, bytes);
+            for output in &self.outputs {
+                let more = output.bytes(&batch.header);
+                encoder.copy_buffer_to_buffer(&output.buffer, 0, readback.buffer(), bytes, more);
+                bytes += more;
+            }
         })?;
         counters.bytes_read += bytes;
         let done = readback.request(bytes);
@@ -157,7 +183,7 @@ impl Runner {
         counters: &mut Counters,
         after: impl FnOnce(&mut wgpu::CommandEncoder),
     ) -> Result<wgpu::SubmissionIndex> {
-        let Inputs { header, offsets, ids, places } = &self.inputs;
+        let Inputs { header, offsets, ids, places, selected } = &self.inputs;
         let queue = self.gpu.queue();
         let submission = self.gpu.checked("running a batch", || {
             let mut encoder = self.gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("minilm") });
@@ -169,6 +195,9 @@ impl Runner {
             queue.write_buffer(offsets, 0, bytemuck::cast_slice(&batch.offsets));
             queue.write_buffer(ids, 0, bytemuck::cast_slice(&batch.ids));
             queue.write_buffer(places, 0, bytemuck::cast_slice(&batch.places));
+            if let Some(selected) = selected {
+                queue.write_buffer(selected, 0, bytemuck::cast_slice(&batch.selected));
+            }
             Ok(queue.submit([commands]))
         })?;
         *counters += Counters {
@@ -206,7 +235,7 @@ struct Flight {
 }
 
 impl Flight {
-    async fn land(mut self, runner: &Runner, wait: Wait, take: &mut impl FnMut(usize, &[f32])) -> Result<()> {
+    async fn land(mut self, runner: &Runner, wait: Wait, take: &mut impl FnMut(usize, usize, &[f32])) -> Result<()> {
         match wait {
             Wait::Here => runner.gpu.wait(self.submission.clone())?,
             Wait::InBackground => runner.gpu.wait_in_background(self.submission.clone()),
@@ -217,14 +246,20 @@ impl Flight {
             Ok(Err(error)) => return Err(runner.gpu.lost(error.to_string())),
             Err(_) => return Err(runner.gpu.lost("the driver dropped the request for a result".into())),
         }
-        let Output { rows, stride, .. } = runner.output;
+        let batch = &self.batch;
         let result = self.readback.read(self.bytes, |values| {
-            for (i, text) in self.batch.texts.iter().enumerate() {
-                let rows = match rows {
-                    Count::Tokens => self.batch.offsets[i].token as usize..self.batch.offsets[i + 1].token as usize,
-                    _ => i..i + 1,
-                };
-                take(*text, &values[rows.start * stride..rows.end * stride]);
+            let mut values = values;
+            for (index, output) in runner.outputs.iter().enumerate() {
+                let (own, rest) = values.split_at((output.bytes(&batch.header) / 4) as usize);
+                values = rest;
+                for (i, text) in batch.texts.iter().enumerate() {
+                    let rows = match output.rows {
+                        Count::Tokens => batch.offsets[i].token..batch.offsets[i + 1].token,
+                        Count::Selected => batch.selected_offsets[i]..batch.selected_offsets[i + 1],
+                        _ => i as u32..i as u32 + 1,
+                    };
+                    take(*text, index, &own[rows.start as usize * output.stride..rows.end as usize * output.stride]);
+                }
             }
         });
         self.requested = false;

@@ -11,7 +11,7 @@ use std::path::Path;
 use common::compare::Table;
 use common::golden::Golden;
 use common::{fixture, reference};
-use minilm::checkpoint::{Checkpoint, Dtype, EncoderWeights, Linear, Norm, Pooling, Tensor, quantize};
+use minilm::checkpoint::{Activation, Checkpoint, DenseModule, Dtype, EncoderWeights, Linear, Module, Norm, Pooling, Tensor, quantize};
 use serde_json::{Value, json};
 
 const FOLDERS: [&str; 5] = [
@@ -183,7 +183,7 @@ fn sentence_settings_are_read() {
     let folder = small_folder();
     let write = |name: &str, value: Value| write_json(folder.path(), name, value);
     let settings = || Checkpoint::open(folder.path()).unwrap();
-    assert_eq!((settings().sentence.pooling, settings().sentence.normalize, settings().max_length()), (None, false, 6));
+    assert_eq!((settings().sentence.pooling, settings().sentence.modules, settings().max_length()), (None, vec![], 6));
 
     write("tokenizer_config.json", json!({"model_max_length": 5}));
     assert_eq!(settings().max_length(), 5);
@@ -194,21 +194,42 @@ fn sentence_settings_are_read() {
     write("sentence_bert_config.json", json!({"max_seq_length": 512}));
     assert_eq!(settings().max_length(), 6);
 
-    let modules = ["sentence_transformers.models.Transformer", "new.place.Pooling", "Normalize"];
-    let modules: Vec<_> =
-        modules.iter().zip(["", "1_Pooling", "2_Normalize"]).map(|(kind, path)| json!({"type": kind, "path": path})).collect();
-    write("modules.json", json!(modules));
+    let modules = ["sentence_transformers.models.Transformer", "new.place.Pooling", "Dense", "LayerNorm", "Dropout", "Normalize"];
+    let paths = ["", "1_Pooling", "2_Dense", "3_LayerNorm", "4_Dropout", "5_Normalize"];
+    let list: Vec<_> = modules.iter().zip(paths).map(|(kind, path)| json!({"type": kind, "path": path})).collect();
+    write("modules.json", json!(list));
+    let dense = json!({"in_features": 16, "out_features": 8, "bias": true, "activation_function": "torch.nn.modules.activation.Tanh"});
+    write("2_Dense/config.json", dense);
+    write("3_LayerNorm/config.json", json!({"dimension": 8}));
     for (pooling, expected) in [
         (json!({"pooling_mode_cls_token": false, "pooling_mode_mean_tokens": true, "word_embedding_dimension": 16}), Pooling::Mean),
         (json!({"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false}), Pooling::Cls),
         (json!({"pooling_mode_max_tokens": true, "pooling_mode_mean_tokens": false}), Pooling::Max),
+        (json!({"pooling_mode_mean_sqrt_len_tokens": true, "pooling_mode_mean_tokens": false}), Pooling::MeanSqrtLen),
+        (json!({"pooling_mode_weightedmean_tokens": true, "pooling_mode_mean_tokens": false}), Pooling::WeightedMean),
+        (json!({"pooling_mode_lasttoken": true, "pooling_mode_mean_tokens": false}), Pooling::LastToken),
         (json!({}), Pooling::Mean),
+        (json!({"pooling_mode_mean_tokens": false}), Pooling::Mean),
         (json!({"pooling_mode": "cls", "embedding_dimension": 16}), Pooling::Cls),
-        (json!({"pooling_mode": ["max"]}), Pooling::Max),
+        (json!({"pooling_mode": ["mean_sqrt_len_tokens"]}), Pooling::MeanSqrtLen),
     ] {
         write("1_Pooling/config.json", pooling);
-        assert_eq!((settings().sentence.pooling, settings().sentence.normalize), (Some(expected), true));
+        assert_eq!(settings().sentence.pooling, Some(vec![expected]));
     }
+    let module =
+        DenseModule { folder: "2_Dense".into(), inputs: 16, outputs: 8, bias: true, activation: Some(Activation::Tanh), residual: false };
+    let expected = [Module::Dense(module), Module::LayerNorm { folder: "3_LayerNorm".into(), width: 8 }, Module::Normalize];
+    assert_eq!(settings().sentence.modules, expected);
+    // The older switches have an order of their own, a list has the caller's.
+    let all = json!({
+        "pooling_mode_mean_tokens": true, "pooling_mode_lasttoken": true, "pooling_mode_cls_token": true, "pooling_mode_max_tokens": true,
+    });
+    write("modules.json", json!(list[..2]));
+    write("1_Pooling/config.json", all);
+    assert_eq!(settings().sentence.pooling, Some(vec![Pooling::Cls, Pooling::Max, Pooling::Mean, Pooling::LastToken]));
+    write("1_Pooling/config.json", json!({"pooling_mode": ["mean", "cls"]}));
+    assert_eq!(settings().sentence.pooling, Some(vec![Pooling::Mean, Pooling::Cls]));
+
     write("config_sentence_transformers.json", json!({"prompts": {"query": "q: "}, "default_prompt_name": "query"}));
     assert_eq!((settings().sentence.prompts["query"].as_str(), settings().sentence.default_prompt.as_deref()), ("q: ", Some("query")));
 }
@@ -280,6 +301,9 @@ const HOSTILE_FOLDERS: &[Hostile] = &[
     ("small heads", |folder| config(folder, "num_attention_heads", json!(4)), &["`num_attention_heads`", "8 to 128", "heads of 4"]),
     ("unknown family", |folder| config(folder, "model_type", json!("gpt2")), &["`model_type`", "bert", "xlm-roberta", "\"gpt2\""]),
     ("no family", |folder| config(folder, "model_type", json!(null)), &["`model_type`", "bert", "no such field"]),
+    ("labels a list", |folder| config(folder, "id2label", json!(["a"])), &["`id2label`", "numbers and labels", "a list of 1"]),
+    ("label of a huge number", |folder| config(folder, "id2label", json!({"99999999999": "a"})), &["`id2label`", "\"99999999999\""]),
+    ("unknown problem", |folder| config(folder, "problem_type", json!("ranking")), &["`problem_type`", "regression", "\"ranking\""]),
     ("unknown activation", |folder| config(folder, "hidden_act", json!("swiglu")), &["`hidden_act`", "gelu", "\"swiglu\""]),
     ("ALiBi", |folder| config(folder, "position_embedding_type", json!("alibi")), &["`position_embedding_type`", "absolute", "\"alibi\""]),
     ("gated", |folder| config(folder, "feed_forward_type", json!("geglu")), &["`feed_forward_type`", "original", "\"geglu\""]),
@@ -295,7 +319,7 @@ const HOSTILE_FOLDERS: &[Hostile] = &[
         &["`max_position_embeddings`", "more than 6", "found 6"]),
     ("other positions", |folder| config(folder, "max_position_embeddings", json!(8)),
         &["position_embeddings.weight", "[6, 16]", "[8, 16]", "max_position_embeddings"]),
-    ("other vocabulary", |folder| config(folder, "vocab_size", json!(9)), &["word_embeddings.weight", "[8, 16]", "[9, 16]", "vocab_size"]),
+    ("other vocabulary", |folder| config(folder, "vocab_size", json!(7)), &["word_embeddings.weight", "[8, 16]", "[7, 16]", "vocab_size"]),
     ("other types", |folder| config(folder, "type_vocab_size", json!(1)),
         &["token_type_embeddings.weight", "[2, 16]", "[1, 16]", "type_vocab_size"]),
     ("no weights", |folder| remove(folder, "model.safetensors"), &["no weights", "model.safetensors", "model.safetensors.index.json"]),
@@ -374,24 +398,30 @@ const HOSTILE_FOLDERS: &[Hostile] = &[
         &["s-1.safetensors", "`a`", "missing"]),
     ("modules cut", |folder| write(folder, "modules.json", b"[{"), &["modules.json", "expected JSON"]),
     ("modules not a list", |folder| write(folder, "modules.json", b"{}"), &["modules.json", "list of modules", "object of 0 fields"]),
-    ("dense module", |folder| modules(folder, &["Transformer", "Pooling", "Dense"], json!({})),
-        &["modules.json", "`type`", "\"Dense\"", "not supported"]),
+    ("unknown module", |folder| modules(folder, &["Transformer", "Pooling", "CNN"], json!({})),
+        &["modules.json", "`type`", "\"CNN\"", "not supported"]),
+    ("dense module without settings", |folder| modules(folder, &["Transformer", "Pooling", "Dense"], json!({})),
+        &["Dense", "config.json", "missing"]),
+    ("dense module of other width", |folder| {
+        modules(folder, &["Transformer", "Pooling", "Dense"], json!({}));
+        write_json(folder, "Dense/config.json", json!({"in_features": 32, "out_features": 8}));
+    }, &["Dense", "expects 32 numbers", "found 16"]),
+    ("dense module with an unknown activation", |folder| {
+        modules(folder, &["Transformer", "Pooling", "Dense"], json!({}));
+        write_json(folder, "Dense/config.json", json!({"in_features": 16, "out_features": 8, "activation_function": "os.system"}));
+    }, &["`activation_function`", "Identity, Tanh, ReLU or GELU", "\"os.system\""]),
     ("modules out of order", |folder| modules(folder, &["Transformer", "Normalize", "Pooling"], json!({})),
-        &["modules.json", "in this order", "Normalize"]),
+        &["modules.json", "in this order", "found Normalize"]),
     ("module outside", |folder| { write_json(folder, "modules.json", json!([{"type": "Transformer", "path": "../other"}])); },
         &["modules.json", "`path`", "inside the model folder", "\"../other\""]),
     ("pooling missing",
         |folder| { write_json(folder, "modules.json", json!([{"type": "Transformer", "path": ""}, {"type": "Pooling", "path": "none"}])); },
         &["none", "config.json", "missing"]),
-    ("unknown pooling", |folder| modules(folder, &["Transformer", "Pooling"], json!({"pooling_mode": "lasttoken"})),
-        &["`pooling_mode`", "mean, cls or max", "\"lasttoken\""]),
+    ("unknown pooling", |folder| modules(folder, &["Transformer", "Pooling"], json!({"pooling_mode": "attention"})),
+        &["`pooling_mode`", "one of cls, max, mean", "\"attention\""]),
     ("unknown old pooling", |folder| {
-        modules(folder, &["Transformer", "Pooling"], json!({"pooling_mode_mean_tokens": false, "pooling_mode_weightedmean_tokens": true}));
-    }, &["`pooling_mode_weightedmean_tokens`", "weightedmean", "not supported"]),
-    ("two poolings", |folder| modules(folder, &["Transformer", "Pooling"], json!({"pooling_mode_cls_token": true})),
-        &["one of mean, cls, max", "2 at once"]),
-    ("no pooling", |folder| modules(folder, &["Transformer", "Pooling"], json!({"pooling_mode_mean_tokens": false})),
-        &["one of mean, cls, max", "0 at once"]),
+        modules(folder, &["Transformer", "Pooling"], json!({"pooling_mode_mean_tokens": false, "pooling_mode_median_tokens": true}));
+    }, &["`pooling_mode_median_tokens`", "\"median\"", "not supported"]),
     ("pooling of other width", |folder| modules(folder, &["Transformer", "Pooling"], json!({"word_embedding_dimension": 32})),
         &["32 numbers", "hidden size of 16"]),
     ("prompts not pooled", |folder| {
@@ -427,6 +457,8 @@ const HOSTILE_FOLDERS: &[Hostile] = &[
     ("special token a number", |folder| write_json(folder, "tokenizer_config.json", json!({"sep_token": 3})),
         &["`sep_token`", "`content`", "found 3"]),
     ("vocabulary without specials", |folder| write(folder, "vocab.txt", b"a\nb\n"), &["vocab.txt", "`[UNK]`", "2 lines"]),
+    ("vocabulary cut", |folder| write(folder, "vocab.txt", b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\nb\n"),
+        &["vocab.txt", "expected about 8 tokens", "found 7"]),
     ("vocabulary not text", |folder| write(folder, "vocab.txt", b"\xff\xfe"), &["vocab.txt", "UTF-8", "offset 0"]),
 ];
 
@@ -618,7 +650,7 @@ fn template(folder: &Path, single: Value) {
     let tokenizer = json!({
         "version": "1.0", "added_tokens": [], "normalizer": null, "pre_tokenizer": {"type": "Whitespace"}, "decoder": null,
         "post_processor": {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": {}},
-        "model": {"type": "WordLevel", "vocab": {"a": 0, "b": 1, "c": 2, "?": 3}, "unk_token": "?"},
+        "model": {"type": "WordLevel", "vocab": {"a": 0, "b": 1, "c": 2, "?": 3, "d": 4, "e": 5, "f": 6, "g": 7}, "unk_token": "?"},
     });
     write_json(folder, "tokenizer.json", tokenizer);
 }

@@ -169,7 +169,7 @@ fn info_tells_adapters_and_model() {
         assert!(adapter["name"].is_string() && adapter["driver"].is_string() && adapter["backend"].is_string(), "{adapter}");
         assert!(adapter["limits"]["max_storage_buffer_binding_size"].as_u64() >= Some(128 << 20), "{adapter}");
     }
-    assert_eq!((&info["model"]["layers"], &info["model"]["hidden"], &info["model"]["pooling"]), (&3.into(), &96.into(), &"mean".into()));
+    assert_eq!((&info["model"]["layers"], &info["model"]["hidden"], &info["model"]["pooling"]), (&3.into(), &96.into(), &["mean"].into()));
     assert!(info["model"]["weight_bytes"].as_u64() > Some(1_000_000), "{info}");
     let text = minilm_with(&["info"], "").succeeded();
     assert!(text.text().contains("<- would run") && text.text().contains("storage binding"), "{}", text.text());

@@ -5,14 +5,19 @@ mod common;
 
 use common::compare::{Bound, Table};
 use common::gpu::{gpu, poisoned, read, storage};
-use minilm::batch::{Batch, Sequence};
+use minilm::batch::{Batch, Bounds, Sequence};
+use minilm::checkpoint::weights::RELATIVE_RANGE;
 use minilm::checkpoint::{Activation, Pooling};
-use minilm::gpu::{Gpu, Plan, Step};
+use minilm::gpu::{Count, Gpu, Plan, Step};
 use minilm::kernels::attention::{self, Attention};
 use minilm::kernels::embedding::{self, Embedding, Part, part_uniform};
+use minilm::kernels::gather::{self, Gather};
 use minilm::kernels::layer_norm::{self, LayerNorm};
 use minilm::kernels::matmul::{self, Matmul};
+use minilm::kernels::normalize::{self, Normalize};
 use minilm::kernels::pooling::{self, PooledRows};
+use minilm::kernels::top_k::{self, TopK};
+use minilm::kernels::vocabulary::{self, Vocabulary};
 use minilm::kernels::{Variant, padded};
 use minilm::{reference, wgpu};
 
@@ -54,12 +59,25 @@ fn unpad(table: &mut Table, case: &str, values: &[f32], rows: usize, columns: us
     written.chunks_exact(padded(columns)).flat_map(|row| &row[..columns]).copied().collect()
 }
 
-/// A batch of texts with these lengths; ids and types are whatever comes.
+/// A batch of texts with these lengths; ids and types are whatever comes, and every third token is selected.
 fn batch(lengths: &[usize], vocabulary: usize, types: usize, position_offset: usize) -> Batch {
     let ids: Vec<Vec<u32>> = lengths.iter().map(|&n| (0..n).map(|i| ((i * 7919 + n) % vocabulary) as u32).collect()).collect();
     let type_ids: Vec<Vec<u32>> = lengths.iter().map(|&n| (0..n).map(|i| ((i * 3 + n) % types) as u32).collect()).collect();
-    let sequences: Vec<Sequence> = ids.iter().zip(&type_ids).map(|(ids, type_ids)| Sequence { ids, type_ids }).collect();
-    Batch::pack(&sequences, &(0..lengths.len()).collect::<Vec<_>>(), position_offset)
+    let selected: Vec<Vec<u32>> = lengths.iter().map(|&n| (0..n as u32).step_by(3).rev().collect()).collect();
+    let texts = ids.iter().zip(&type_ids).zip(&selected);
+    let sequences: Vec<Sequence> = texts.map(|((ids, type_ids), selected)| Sequence { ids, type_ids, selected }).collect();
+    let bounds =
+        Bounds { vocabulary, token_types: types, default_type: 0, position_offset, max_tokens: usize::MAX, max_selected: usize::MAX };
+    Batch::pack(&sequences, &(0..lengths.len()).collect::<Vec<_>>(), &bounds)
+}
+
+/// A batch with so many rows of a kind, and other numbers of the other kinds.
+fn batch_of(count: usize, rows: Count) -> Batch {
+    match rows {
+        Count::Texts => batch(&vec![2; count], 10, 1, 0),
+        Count::Selected => batch(&[3 * count - 1], 10, 1, 0),
+        _ => batch(&[count], 10, 1, 0),
+    }
 }
 
 fn run(gpu: &Gpu, steps: Vec<Step>, batch: &Batch) {
@@ -109,7 +127,9 @@ fn matmul_equals_the_reference() {
                     transposed[i * padded(outer) + o] = weight[o * inner + i];
                 }
             }
-            let batch = batch(&[tokens], 10, 1, 0);
+            let rows = [Count::Tokens, Count::Texts, Count::Selected][i % 3];
+            let batch = batch_of(tokens, rows);
+            assert_eq!(rows.of(&batch.header), tokens as u32);
             let y = poisoned(&gpu, (tokens + CANARIES) * padded(outer));
             let added_buffer = storage(&gpu, &pad(&added, outer));
             let buffers = matmul::Buffers {
@@ -120,7 +140,7 @@ fn matmul_equals_the_reference() {
                 residual: residual.then_some(&added_buffer),
                 y: &y,
             };
-            let kernel = Matmul { inner, outer, activation, residual };
+            let kernel = Matmul { inner, outer, activation, residual, rows };
             run(&gpu, vec![kernel.step(&gpu, variant, &buffers).unwrap()], &batch);
             let expected = reference::matmul(&wide(&x), &wide(&weight), &wide(&bias), activation, residual.then_some(&*wide(&added)));
             let actual = unpad(&mut table, &case, &read(&gpu, &y), tokens, outer);
@@ -150,7 +170,7 @@ fn activations_hold_over_their_whole_range() {
             residual: None,
             y: &y,
         };
-        let kernel = Matmul { inner: 1, outer: 1, activation: Some(activation), residual: false };
+        let kernel = Matmul { inner: 1, outer: 1, activation: Some(activation), residual: false, rows: Count::Tokens };
         run(&gpu, vec![kernel.step(&gpu, Variant::default(), &buffers).unwrap()], &batch);
         let actual = unpad(&mut table, "padding", &read(&gpu, &y), tokens, 1);
         let expected: Vec<f64> = x.iter().map(|&x| reference::activate(Some(activation), x as f64)).collect();
@@ -172,7 +192,7 @@ fn layer_norm_equals_the_reference() {
         let y = poisoned(&gpu, (tokens + CANARIES) * padded(hidden));
         let norm = [&storage(&gpu, &pad(&weight, hidden)), &storage(&gpu, &pad(&bias, hidden))];
         let buffers = layer_norm::Buffers { x: &storage(&gpu, &pad(&x, hidden)), norm, y: &y };
-        let step = LayerNorm { hidden, epsilon: 1e-5 }.step(&gpu, &buffers).unwrap();
+        let step = LayerNorm { hidden, epsilon: 1e-5, rows: Count::Tokens }.step(&gpu, &buffers).unwrap();
         run(&gpu, vec![step], &batch(&[tokens], 10, 1, 0));
         let expected = reference::layer_norm(&wide(&x), &wide(&weight), &wide(&bias), 1e-5);
         let actual = unpad(&mut table, &case, &read(&gpu, &y), tokens, hidden);
@@ -198,7 +218,7 @@ fn embedding_equals_the_reference_whole_and_in_parts() {
             .map(|first| {
                 let rows = part_rows.min(vocabulary - first);
                 let range = storage(&gpu, &part_uniform(first, rows));
-                Part { range, word: storage(&gpu, &pad(&word[first * hidden..][..rows * hidden], hidden)) }
+                Part { range, word: storage(&gpu, &pad(&word[first * hidden..][..rows * hidden], hidden)), rows }
             })
             .collect();
         let y = poisoned(&gpu, (tokens + CANARIES) * padded(hidden));
@@ -226,8 +246,8 @@ fn embedding_equals_the_reference_whole_and_in_parts() {
 fn attention_equals_the_reference_within_each_text() {
     let gpu = gpu();
     let mut table = Table::new("attention");
-    let cases: [(usize, usize, &[usize], f32); 8] = [
-        // heads, head_dim, lengths of texts, size of the scores
+    let cases: [(usize, usize, &[usize], f32); 9] = [
+        // heads, head_dim, lengths of texts, size of the scores; every second case has a bias by distance
         (1, 8, &[1], 1.0),
         (5, 16, &[31, 1, 32, 33, 2], 1.0),
         (2, 10, &[5, 40], 1.0),
@@ -236,25 +256,29 @@ fn attention_equals_the_reference_within_each_text() {
         (2, 64, &[70, 7], 1.0),
         (1, 100, &[9], 1.0),
         (2, 128, &[33, 6], 1.0),
+        (1, 12, &[300], 1.0), // distances beyond the range of the bias
     ];
-    for (heads, head_dim, lengths, size) in cases {
+    for (i, (heads, head_dim, lengths, size)) in cases.into_iter().enumerate() {
         let case = format!("{heads} heads of {head_dim}, texts of {lengths:?}, scores x {size}");
         let batch = batch(lengths, 10, 1, 0);
         let tokens: usize = lengths.iter().sum();
         let mut qkv = scaled(values(1, tokens * 3 * heads * head_dim), size);
+        let mut bias = (i % 2 == 0).then(|| values(2, heads * (2 * RELATIVE_RANGE + 1)));
         if size > 1.0 {
             // Halves, whose products and sums are exact in f32, as is the scale of 1/8: large scores bring no error of their own.
-            qkv.iter_mut().for_each(|value| *value = (*value * 2.0).round() / 2.0);
+            qkv.iter_mut().chain(bias.iter_mut().flatten()).for_each(|value| *value = (*value * 2.0).round() / 2.0);
         }
+        let bias_buffer = bias.as_ref().map(|bias| storage(&gpu, bias));
         let context = poisoned(&gpu, (tokens + CANARIES) * heads * padded(head_dim));
         let buffers = attention::Buffers {
             batch: &header(&gpu, &batch),
             offsets: &storage(&gpu, &batch.offsets),
             qkv: &storage(&gpu, &pad(&qkv, head_dim)),
+            bias: bias_buffer.as_ref(),
             context: &context,
         };
-        run(&gpu, vec![Attention { heads, head_dim }.step(&gpu, &buffers).unwrap()], &batch);
-        let expected = reference::attention(&wide(&qkv), lengths, heads, head_dim);
+        run(&gpu, vec![Attention { heads, head_dim, bias: bias.is_some() }.step(&gpu, &buffers).unwrap()], &batch);
+        let expected = reference::attention(&wide(&qkv), lengths, heads, head_dim, bias.as_deref().map(wide).as_deref());
         // A row of the comparison is one head of one token.
         let (actual, canaries) = {
             let all = read(&gpu, &context);
@@ -271,21 +295,117 @@ fn attention_equals_the_reference_within_each_text() {
 fn pooling_equals_the_reference() {
     let gpu = gpu();
     let mut table = Table::new("pooling");
-    for pooling in [Pooling::Mean, Pooling::Cls, Pooling::Max] {
-        for normalize in [false, true] {
-            for (hidden, lengths) in [(8, &[1][..]), (30, &[5, 1, 17]), (96, &[2, 64]), (385, &[3])] {
-                let case = format!("{pooling:?} normalize {normalize} hidden {hidden} texts of {lengths:?}");
-                let batch = batch(lengths, 10, 1, 0);
-                let x = values(7, lengths.iter().sum::<usize>() * hidden);
-                let pooled = poisoned(&gpu, (lengths.len() + CANARIES) * hidden);
-                let buffers =
-                    pooling::Buffers { offsets: &storage(&gpu, &batch.offsets), x: &storage(&gpu, &pad(&x, hidden)), pooled: &pooled };
-                run(&gpu, vec![PooledRows { hidden, pooling, normalize }.step(&gpu, &buffers).unwrap()], &batch);
-                let all = read(&gpu, &pooled);
-                let (actual, canaries) = all.split_at(lengths.len() * hidden);
-                table.check(&case, canaries.iter().all(|value| value.is_nan()), "something was written beyond the last text");
-                table.close(&case, actual, &reference::pooling(&wide(&x), lengths, pooling, normalize), BOUND);
-            }
+    for pooling in Pooling::ALL {
+        for (hidden, lengths) in [(8, &[1][..]), (30, &[5, 1, 17]), (96, &[2, 64]), (385, &[3])] {
+            let case = format!("{pooling:?} hidden {hidden} texts of {lengths:?}");
+            let batch = batch(lengths, 10, 1, 0);
+            let x = values(7, lengths.iter().sum::<usize>() * hidden);
+            // Two poolings next to one another: the first is always the maximum.
+            let columns = 2 * hidden;
+            let pooled = poisoned(&gpu, (lengths.len() + CANARIES) * padded(columns));
+            let buffers =
+                pooling::Buffers { offsets: &storage(&gpu, &batch.offsets), x: &storage(&gpu, &pad(&x, hidden)), pooled: &pooled };
+            let step = |column, pooling| PooledRows { hidden, pooling, column, columns }.step(&gpu, &buffers).unwrap();
+            run(&gpu, vec![step(0, Pooling::Max), step(hidden, pooling)], &batch);
+            let actual = unpad(&mut table, &case, &read(&gpu, &pooled), lengths.len(), columns);
+            let [first, second] = [Pooling::Max, pooling].map(|pooling| reference::pooling(&wide(&x), lengths, pooling));
+            let rows = first.chunks(hidden).zip(second.chunks(hidden));
+            let expected: Vec<f64> = rows.flat_map(|(first, second)| [first, second].concat()).collect();
+            table.close(&case, &actual, &expected, BOUND);
+        }
+    }
+    table.finish();
+}
+
+#[test]
+fn normalize_equals_the_reference() {
+    let gpu = gpu();
+    let mut table = Table::new("normalize");
+    for (rows, width, columns) in [(1, 8, 8), (3, 30, 30), (2, 384, 64), (5, 385, 7), (2, 1, 1)] {
+        let case = format!("[{rows}, {width}] to {columns} columns");
+        let mut x = values(3, rows * width);
+        x[..width].fill(0.0); // a row of zeros stays zero
+        let y = poisoned(&gpu, (rows + CANARIES) * padded(columns));
+        let kernel = Normalize { columns, stride: padded(width), rows: Count::Texts };
+        let step = kernel.step(&gpu, &normalize::Buffers { x: &storage(&gpu, &pad(&x, width)), y: &y }).unwrap();
+        run(&gpu, vec![step], &batch_of(rows, Count::Texts));
+        let actual = unpad(&mut table, &case, &read(&gpu, &y), rows, columns);
+        table.close(&case, &actual, &reference::normalize(&wide(&x), width, columns), BOUND);
+    }
+    table.finish();
+}
+
+#[test]
+fn gather_takes_the_selected_rows() {
+    let gpu = gpu();
+    let mut table = Table::new("gather");
+    for (width, lengths) in [(8, &[1][..]), (30, &[5, 1, 17]), (385, &[3, 2])] {
+        let case = format!("width {width} texts of {lengths:?}");
+        let batch = batch(lengths, 10, 1, 0);
+        let x = values(5, batch.ids.len() * width);
+        let y = poisoned(&gpu, (batch.selected.len() + CANARIES) * padded(width));
+        let buffers = gather::Buffers { selected: &storage(&gpu, &batch.selected), x: &storage(&gpu, &pad(&x, width)), y: &y };
+        run(&gpu, vec![Gather { width }.step(&gpu, &buffers).unwrap()], &batch);
+        let actual = unpad(&mut table, &case, &read(&gpu, &y), batch.selected.len(), width);
+        let expected: Vec<f32> = batch.selected.iter().flat_map(|&token| &x[token as usize * width..][..width]).copied().collect();
+        table.equal(&case, &actual, &expected);
+    }
+    table.finish();
+}
+
+#[test]
+fn vocabulary_equals_the_reference_whole_and_in_parts() {
+    let gpu = gpu();
+    let mut table = Table::new("vocabulary");
+    for (rows, width, vocabulary, part_rows) in [(1, 8, 50, 50), (4, 30, 129, 40), (5, 96, 64, 64), (9, 33, 200, 1)] {
+        let case = format!("[{rows}, {width}] x {vocabulary} words in parts of {part_rows}");
+        let batch = batch_of(rows, Count::Selected);
+        let (x, word, bias) = (values(1, rows * width), values(2, vocabulary * width), values(3, vocabulary));
+        let parts: Vec<Part> = (0..vocabulary)
+            .step_by(part_rows)
+            .map(|first| {
+                let rows = part_rows.min(vocabulary - first);
+                let range = storage(&gpu, &part_uniform(first, rows));
+                Part { range, word: storage(&gpu, &pad(&word[first * width..][..rows * width], width)), rows }
+            })
+            .collect();
+        let logits = poisoned(&gpu, (rows + CANARIES) * vocabulary);
+        let buffers = vocabulary::Buffers {
+            batch: &header(&gpu, &batch),
+            x: &storage(&gpu, &pad(&x, width)),
+            bias: &storage(&gpu, &bias),
+            logits: &logits,
+        };
+        run(&gpu, Vocabulary { width, vocabulary }.steps(&gpu, &parts, &buffers).unwrap(), &batch);
+        let all = read(&gpu, &logits);
+        let (actual, canaries) = all.split_at(rows * vocabulary);
+        table.check(&case, canaries.iter().all(|value| value.is_nan()), "something was written beyond the last row");
+        table.close(&case, actual, &reference::matmul(&wide(&x), &wide(&word), &wide(&bias), None, None), Bound::new(2e-5, 2e-6));
+    }
+    table.finish();
+}
+
+#[test]
+fn top_k_equals_the_reference() {
+    let gpu = gpu();
+    let mut table = Table::new("top k");
+    for (rows, vocabulary, top) in [(1, 1, 1), (2, 50, 50), (3, 1000, 5), (2, 257, 100)] {
+        let case = format!("{top} of [{rows}, {vocabulary}]");
+        let mut logits = scaled(values(1, rows * vocabulary), 20.0);
+        logits.iter_mut().step_by(7).for_each(|value| *value = 19.5); // equals: the first comes first
+        let kernel = TopK { vocabulary, top };
+        let best = poisoned(&gpu, (rows + CANARIES) * kernel.columns());
+        let step = kernel.step(&gpu, &top_k::Buffers { logits: &storage(&gpu, &logits), best: &best }).unwrap();
+        run(&gpu, vec![step], &batch_of(rows, Count::Selected));
+        let all = read(&gpu, &best);
+        let (written, canaries) = all.split_at(rows * kernel.columns());
+        table.check(&case, canaries.iter().all(|value| value.is_nan()), "something was written beyond the last row");
+        for (found, row) in written.chunks(kernel.columns()).zip(logits.chunks(vocabulary)) {
+            let (expected, total) = reference::top_k(&wide(row), top);
+            let (columns, values): (Vec<f32>, Vec<f32>) = expected.iter().map(|&(column, value)| (column as f32, value as f32)).unzip();
+            table.equal(&case, &found[..top], &columns);
+            table.equal(&case, &found[top..2 * top], &values);
+            table.close(&case, &found[2 * top..], &[total], Bound::new(1e-5, 1e-6));
         }
     }
     table.finish();
@@ -294,7 +414,7 @@ fn pooling_equals_the_reference() {
 #[test]
 fn bindings_are_checked_by_name() {
     let gpu = gpu();
-    let pipeline = gpu.pipeline(LayerNorm { hidden: 8, epsilon: 1e-5 }.source()).unwrap();
+    let pipeline = gpu.pipeline(LayerNorm { hidden: 8, epsilon: 1e-5, rows: Count::Tokens }.source()).unwrap();
     let buffer = storage(&gpu, &[0.0f32; 8]);
     let missing = pipeline.bind(&gpu, &[("x", &buffer)]).unwrap_err().to_string();
     assert_eq!(missing, "kernel `layer_norm`: no buffer is bound to the variable `weight`");

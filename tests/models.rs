@@ -80,7 +80,7 @@ fn all_minilm_l6_v2_gives_the_embeddings_of_sentence_transformers() {
     // What the folder itself says: mean pooling, normalised, 256 tokens.
     let embedder = Embedder::builder().gpu(gpu()).from_dir(&folder).unwrap();
     assert_eq!(embedder.model().max_length(), 256);
-    assert_eq!(embedder.pooling(), (Pooling::Mean, true));
+    assert_eq!((embedder.pooling(), embedder.normalizes()), (&[Pooling::Mean][..], true));
     let rows = embedder.embed(inputs(&golden)).unwrap();
     let expected = golden.tensor("original_f32_weights.mean_normalized");
     let mut table = Table::new("cosine to the embeddings of the original f32 weights");
@@ -174,8 +174,11 @@ fn check_synthetic(table: &mut Table, gpu: &Gpu, name: &str) {
     let model = synthetic::Model::load(name);
     let folder = synthetic::model_folder(name);
     let extractor = FeatureExtractor::builder().gpu(gpu.clone()).token_budget(512).from_dir(folder).unwrap();
-    let sequences: Vec<Sequence> =
-        model.texts.iter().map(|text| Sequence { ids: &text.ids, type_ids: text.token_type_ids.as_deref().unwrap_or(&[]) }).collect();
+    let sequences: Vec<Sequence> = model
+        .texts
+        .iter()
+        .map(|text| Sequence { ids: &text.ids, type_ids: text.token_type_ids.as_deref().unwrap_or(&[]), selected: &[] })
+        .collect();
     let bound = Bound::absolute(model.atol());
     for (i, (features, text)) in extractor.features_of_tokens(&sequences).unwrap().iter().zip(&model.texts).enumerate() {
         let tokens = features.rows().len();

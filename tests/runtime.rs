@@ -214,13 +214,13 @@ fn bad_calls_are_refused_by_name() {
     expect("no texts", embedder.embed(none).map(done), &["no texts"]);
     expect("no texts to a buffer", embedder.embed_to_buffer(none).map(|_| String::new()), &["no texts"]);
     let vocabulary = config.vocabulary as u32;
-    let id = Sequence { ids: &[1, vocabulary], type_ids: &[] };
+    let id = Sequence { ids: &[1, vocabulary], ..Default::default() };
     expect("id", embedder.embed_tokens(&[id]).map(done), &["text 0", &format!("id {vocabulary}"), "vocabulary"]);
     let long = vec![1; config.max_tokens() + 1];
-    let length = Sequence { ids: &long, type_ids: &[] };
+    let length = Sequence { ids: &long, ..Default::default() };
     expect("length", embedder.embed_tokens(&[length]).map(done), &["text 0", "tokens", "at most"]);
-    let empty = Sequence { ids: &[], type_ids: &[] };
-    expect("no tokens", embedder.embed_tokens(&[Sequence { ids: &[1], type_ids: &[] }, empty]).map(done), &["text 1", "no tokens"]);
+    let empty = Sequence::default();
+    expect("no tokens", embedder.embed_tokens(&[Sequence { ids: &[1], ..Default::default() }, empty]).map(done), &["text 1", "no tokens"]);
 
     let builder = || Embedder::builder().gpu(gpu());
     let load = |builder: minilm::Builder<Embedder>| builder.from_dir(fixture(FOLDER)).map(|_| String::new());

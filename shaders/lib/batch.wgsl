@@ -4,7 +4,7 @@ struct Header {
     tokens: u32, // in the whole batch
     texts: u32,
     tiles: u32,  // of attention: each covers up to QUERIES tokens of one text
-    reserved: u32,
+    selected: u32, // rows that a head has asked for
 }
 
 // Where a text begins; one more entry at the end holds the totals.

@@ -6,7 +6,7 @@ override EPSILON: f32;
 
 @group(0) @binding(10) var<storage, read> weight: array<vec4f>;        // [HIDDEN4], zero beyond HIDDEN
 @group(0) @binding(11) var<storage, read> bias: array<vec4f>;          // [HIDDEN4], zero beyond HIDDEN
-@group(0) @binding(12) var<storage, read_write> y: array<vec4f>;       // [tokens, HIDDEN4]
+@group(0) @binding(12) var<storage, read_write> y: array<vec4f>;       // [rows, HIDDEN4]
 
 fn hidden4() -> u32 {
     return (HIDDEN + 3u) / 4u;

@@ -1,8 +1,9 @@
 //! `config.json`: the sizes of an encoder, checked before anything is built from them.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::family::Family;
+use super::family::{ActivationField, Family, Field};
 use super::json::{Object, shown};
 use crate::{Error, Result};
 
@@ -28,12 +29,27 @@ pub struct EncoderConfig {
     pub position_offset: usize,
     /// Rows of the token type table; 0 where there is none.
     pub token_types: usize,
+    /// Where a text has a language, the rows of the languages' table by their codes; they take the place of token types.
+    pub languages: Option<Languages>,
+    /// Width of the embedding tables, from which a matrix leads to `hidden` where they differ.
+    pub embedding: usize,
+    /// Distances of two tokens that the relative attention bias tells apart; 0 where there is none.
+    pub relative_buckets: usize,
     /// Between the two matrices of the feed-forward part.
     pub activation: Activation,
     pub layer_norm_eps: f32,
 }
 
-/// The function between the two matrices of the feed-forward part.
+/// The languages that a model has embeddings for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Languages {
+    /// Rows of the table.
+    pub count: usize,
+    /// The row of a language, by its code.
+    pub by_code: BTreeMap<String, usize>,
+}
+
+/// A function of one value, as between the two matrices of the feed-forward part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Activation {
     /// x/2 · (1 + erf(x/√2)), the exact form.
@@ -68,67 +84,85 @@ impl EncoderConfig {
         self.position_rows - self.position_offset
     }
 
+    /// Types that a token may have: token types, or languages and none of them.
+    pub fn types(&self) -> usize {
+        self.languages.as_ref().map_or(self.token_types.max(1), |languages| languages.count + 1)
+    }
+
+    /// The type of a token where nobody says: 0, or no language.
+    pub fn default_type(&self) -> usize {
+        self.languages.as_ref().map_or(0, |languages| languages.count)
+    }
+
     /// Reads and checks a `config.json`.
     ///
     /// # Errors
     /// The file is missing or not JSON, a size is missing, zero or absurd, sizes do not fit each other, or the model needs something
     /// that is not implemented: another family, activation, kind of positions or feed-forward part.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        let config = Object::open(path)?.ok_or_else(|| {
-            Error::checkpoint(
-                path,
-                "there is no such file: a model folder holds config.json, weights and a tokenizer, so name such a folder",
-            )
-        })?;
-        let family = find_family(&config)?;
-        refuse_variants(&config)?;
+        Self::read(&open(path.as_ref())?)
+    }
+
+    pub(super) fn read(config: &Object) -> Result<Self> {
+        let family = find_family(config)?;
+        refuse_variants(config)?;
 
         let names = &family.fields;
-        let hidden = required(&config, names.hidden)?;
-        let heads = required(&config, names.heads)?;
-        let vocabulary = required(&config, names.vocabulary)?;
-        let position_rows = required(&config, names.position_rows)?;
+        let hidden = required(config, names.hidden)?;
+        let heads = required(config, names.heads)?;
+        let vocabulary = required(config, names.vocabulary)?;
+        let position_rows = required(config, names.position_rows)?;
         if !hidden.is_multiple_of(heads) {
-            let expected = format!("a divisor of `{}` {hidden}", names.hidden);
-            return Err(config.wrong(names.heads, expected, heads, "correct the file or download it again"));
+            let expected = format!("a divisor of `{}` {hidden}", names.hidden[0]);
+            return Err(config.wrong(names.heads[0], expected, heads, "correct the file or download it again"));
         }
         if !HEAD_DIMS.contains(&(hidden / heads)) {
-            let found = format!("{heads} (heads of {} from `{}` {hidden})", hidden / heads, names.hidden);
-            return Err(config.unsupported(names.heads, "heads of 8 to 128", found));
+            let found = format!("{heads} (heads of {} from `{}` {hidden})", hidden / heads, names.hidden[0]);
+            return Err(config.unsupported(names.heads[0], "heads of 8 to 128", found));
         }
-        let position_offset = if family.positions_after_padding { padding(&config, family, vocabulary)? + 1 } else { 0 };
+        let position_offset = if family.positions_after_padding { padding(config, family, vocabulary)? + 1 } else { 0 };
         if position_offset >= position_rows {
             let expected = format!("more than {position_offset} (positions start after `pad_token_id` {})", position_offset - 1);
-            return Err(config.wrong(names.position_rows, expected, position_rows, "correct the file or download it again"));
+            return Err(config.wrong(names.position_rows[0], expected, position_rows, "correct the file or download it again"));
         }
+        let size =
+            |names: Field, default: usize| Ok(names.iter().find_map(|name| config.size(name).transpose()).transpose()?.unwrap_or(default));
 
         Ok(Self {
             family,
-            layers: required(&config, names.layers)?,
+            layers: required(config, names.layers)?,
             hidden,
             heads,
-            intermediate: required(&config, names.intermediate)?,
+            intermediate: if names.intermediate.is_empty() { 4 * hidden } else { required(config, names.intermediate)? },
             vocabulary,
             position_rows,
             position_offset,
-            token_types: match family.tensors.token_type {
-                Some(_) => config.size(names.token_types)?.unwrap_or(2),
-                None => 0,
-            },
-            activation: activation(&config, names.activation)?,
-            layer_norm_eps: layer_norm_eps(&config, family)?,
+            token_types: if names.token_types.is_empty() { 0 } else { size(names.token_types, 2)? },
+            languages: languages(config, family)?,
+            embedding: if names.embedding.is_empty() { hidden } else { size(names.embedding, names.default_embedding)?.max(1) },
+            relative_buckets: if family.tensors.relative_bias.is_some() { relative_buckets(config)? } else { 0 },
+            activation: activation(config, names.activation)?,
+            layer_norm_eps: layer_norm_eps(config, family)?,
         })
     }
 }
 
-/// A size that must be there and be at least 1.
-fn required(config: &Object, field: &str) -> Result<usize> {
+/// The fields of a `config.json`, which must be there.
+pub(super) fn open(path: &Path) -> Result<Object> {
+    Object::open(path)?.ok_or_else(|| {
+        let problem = "there is no such file: a model folder holds config.json, weights and a tokenizer, so name such a folder";
+        Error::checkpoint(path, problem)
+    })
+}
+
+/// A size that must be there, under one of these names, and be at least 1.
+fn required(config: &Object, names: Field) -> Result<usize> {
     let advice = "correct the file or download it again";
-    match config.size(field)? {
-        Some(0) => Err(config.wrong(field, "at least 1", 0, advice)),
+    let name = names.iter().find(|name| config.get(name).is_some()).unwrap_or(&names[0]);
+    match config.size(name)? {
+        Some(0) => Err(config.wrong(name, "at least 1", 0, advice)),
         Some(size) => Ok(size),
-        None => Err(config.wrong(field, "a whole number", "no such field", advice)),
+        None => Err(config.wrong(name, "a whole number", "no such field", advice)),
     }
 }
 
@@ -153,10 +187,15 @@ fn refuse_variants(config: &Object) -> Result<()> {
             return Err(config.unsupported(field, format!("\"{allowed}\""), format!("\"{found}\"")));
         }
     }
-    for field in ["is_decoder", "add_cross_attention", "is_encoder_decoder", "use_rotary_embeddings", "use_alibi", "alibi", "pre_norm"] {
+    for field in
+        ["is_decoder", "add_cross_attention", "is_encoder_decoder", "causal", "use_rotary_embeddings", "use_alibi", "alibi", "pre_norm"]
+    {
         if config.flag(field)? == Some(true) {
             return Err(config.unsupported(field, "false", "true"));
         }
+    }
+    if config.flag("is_encoder")? == Some(false) {
+        return Err(config.unsupported("is_encoder", "true", "false"));
     }
     for field in ["rope_theta", "rope_scaling", "rotary_emb_base", "rotary_emb_fraction", "alibi_starting_size"] {
         if let Some(found) = config.get(field).filter(|found| found.as_f64() != Some(0.0)) {
@@ -169,20 +208,51 @@ fn refuse_variants(config: &Object) -> Result<()> {
 fn padding(config: &Object, family: &Family, vocabulary: usize) -> Result<usize> {
     let padding = config.size("pad_token_id")?.unwrap_or(family.default_padding);
     if padding >= vocabulary {
-        let expected = format!("less than `{}` {vocabulary}", family.fields.vocabulary);
+        let expected = format!("less than `{}` {vocabulary}", family.fields.vocabulary[0]);
         return Err(config.wrong("pad_token_id", expected, padding, "correct the file or download it again"));
     }
     Ok(padding)
 }
 
-fn activation(config: &Object, field: &str) -> Result<Activation> {
-    let name = config.text(field)?.unwrap_or("gelu");
-    Activation::from_name(name)
-        .ok_or_else(|| config.unsupported(field, "one of gelu, gelu_new, gelu_pytorch_tanh, relu, tanh", format!("\"{name}\"")))
+fn activation(config: &Object, field: ActivationField) -> Result<Activation> {
+    match field {
+        ActivationField::Name(field) => {
+            let name = config.text(field)?.unwrap_or("gelu");
+            let expected = "one of gelu, gelu_new, gelu_pytorch_tanh, relu, tanh";
+            Activation::from_name(name).ok_or_else(|| config.unsupported(field, expected, format!("\"{name}\"")))
+        }
+        ActivationField::IsGelu(field) => Ok(if config.flag(field)?.unwrap_or(true) { Activation::Gelu } else { Activation::Relu }),
+    }
+}
+
+/// Language embeddings, where the family has them, the configuration asks for them, and there is more than one.
+fn languages(config: &Object, family: &Family) -> Result<Option<Languages>> {
+    let count = config.size("n_langs")?.unwrap_or(1);
+    if family.tensors.language.is_none() || count < 2 || !config.flag("use_lang_emb")?.unwrap_or(true) {
+        return Ok(None);
+    }
+    let mut by_code = BTreeMap::new();
+    let wrong = |found| config.wrong("lang2id", format!("language codes with numbers below {count}"), found, "correct the file");
+    if let Some(codes) = config.get("lang2id") {
+        for (code, id) in codes.as_object().ok_or_else(|| wrong(shown(codes)))? {
+            let row = id.as_u64().filter(|&id| id < count as u64).ok_or_else(|| wrong(format!("{} for `{code}`", shown(id))))?;
+            by_code.insert(code.clone(), row as usize);
+        }
+    }
+    Ok(Some(Languages { count, by_code }))
+}
+
+fn relative_buckets(config: &Object) -> Result<usize> {
+    let field = "relative_attention_num_buckets";
+    let buckets = config.size(field)?.unwrap_or(32);
+    if buckets < 4 || !buckets.is_multiple_of(4) {
+        return Err(config.wrong(field, "a multiple of 4 such as 32", buckets, "correct the file or download it again"));
+    }
+    Ok(buckets)
 }
 
 fn layer_norm_eps(config: &Object, family: &Family) -> Result<f32> {
-    let field = family.fields.layer_norm_eps;
+    let Some(field) = family.fields.layer_norm_eps.first() else { return Ok(family.default_layer_norm_eps as f32) };
     let found = config.number(field)?.unwrap_or(family.default_layer_norm_eps);
     // Compared as f32, where a number below 1e-45 is zero.
     if !(found as f32 > 0.0 && found < 1.0) {

@@ -6,6 +6,7 @@ pub mod config;
 mod convert;
 pub mod family;
 mod header;
+pub mod heads;
 mod json;
 mod mapped;
 pub mod quantize;
@@ -17,13 +18,16 @@ mod wordpiece;
 
 use std::path::{Path, PathBuf};
 
-pub use config::{Activation, EncoderConfig};
+pub use config::{Activation, EncoderConfig, Languages};
 pub use family::Family;
+pub use heads::{ClassifierWeights, HeadConfig, MaskedWeights, Score};
 pub use quantize::{QuantizeReport, quantize};
-pub use sentence::{Pooling, SentenceSettings};
+pub use sentence::{DenseModule, Module, Pooling, SentenceSettings};
 pub use tensors::{Dtype, Tensor, Tensors};
 pub use tokenizer::{Encoding, TokenSource, Tokenizer};
 pub use weights::{EncoderWeights, LayerWeights, Linear, Norm};
+
+use heads::Resolver;
 
 use crate::{Error, Result};
 
@@ -32,6 +36,7 @@ use crate::{Error, Result};
 pub struct Checkpoint {
     pub path: PathBuf,
     pub config: EncoderConfig,
+    pub heads: HeadConfig,
     pub tokenizer: Tokenizer,
     pub sentence: SentenceSettings,
     tensors: Tensors,
@@ -53,16 +58,26 @@ impl Checkpoint {
         }
         let sentence = SentenceSettings::open(&path)?;
         let folder = path.join(&sentence.transformer);
-        let config = EncoderConfig::open(folder.join("config.json"))?;
+        let file = config::open(&folder.join("config.json"))?;
+        let (config, heads) = (EncoderConfig::read(&file)?, HeadConfig::read(&file)?);
         if let Some(width) = sentence.width.filter(|&width| width != config.hidden) {
             let problem = format!("the pooling module expects {width} numbers a token, found a hidden size of {}", config.hidden);
             return Err(Error::checkpoint(path, problem + ": the files belong to different models"));
         }
-        let tokenizer = Tokenizer::open(&folder)?.for_model(&config, sentence.lower_case);
+        sentence.check_widths(&path, config.hidden)?;
+        let tokenizer = Tokenizer::open(&folder)?.for_model(&config, sentence.lower_case)?;
         let tensors = Tensors::open(&folder)?;
         let prefix = weights::find_prefix(&tensors, &config)?;
         let max_length = max_length(&path, &config, &tokenizer, &sentence);
-        Ok(Self { path, config, tokenizer, sentence, tensors, prefix, max_length })
+        Ok(Self { path, config, heads, tokenizer, sentence, tensors, prefix, max_length })
+    }
+
+    /// The text of a prompt.
+    ///
+    /// # Errors
+    /// There is none of this name; the message says which there are.
+    pub fn prompt(&self, name: &str) -> Result<&str> {
+        self.sentence.prompt(name, &self.path)
     }
 
     /// Every tensor of the encoder by role.
@@ -71,6 +86,63 @@ impl Checkpoint {
     /// A tensor is missing, or has another shape or type than the configuration asks for.
     pub fn encoder(&self) -> Result<EncoderWeights<'_>> {
         weights::resolve(&self.tensors, &self.config, self.prefix)
+    }
+
+    fn resolver(&self) -> Resolver<'_, '_> {
+        Resolver { tensors: &self.tensors, config: &self.config, heads: &self.heads, prefix: self.prefix, folder: &self.path }
+    }
+
+    /// The program's commands that this folder can do: `embed`, `fill-mask`, ...
+    pub fn tasks(&self) -> Vec<&'static str> {
+        self.resolver().tasks()
+    }
+
+    /// A classifier of texts.
+    ///
+    /// # Errors
+    /// The folder has none (the message says what it can do), or a tensor has another shape than it must.
+    pub fn classifier(&self) -> Result<ClassifierWeights<'_>> {
+        self.resolver().classifier()
+    }
+
+    /// A classifier of tokens, `[labels, hidden]`.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::classifier`].
+    pub fn token_classifier(&self) -> Result<Linear<'_>> {
+        self.resolver().token_classifier()
+    }
+
+    /// What gives each token logits for being the start and the end of an answer, `[2, hidden]`.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::classifier`].
+    pub fn span(&self) -> Result<Linear<'_>> {
+        self.resolver().span()
+    }
+
+    /// What gives each word of the vocabulary a logit.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::classifier`].
+    pub fn masked(&self) -> Result<MaskedWeights<'_>> {
+        self.resolver().masked()
+    }
+
+    /// The encoder's pooler, `[hidden, hidden]` with tanh over the first token's state.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::classifier`].
+    pub fn pooler(&self) -> Result<Linear<'_>> {
+        self.resolver().encoder_pooler()
+    }
+
+    /// The tensors of a module after pooling, which has a folder of its own.
+    ///
+    /// # Errors
+    /// They are missing or damaged.
+    pub fn module_tensors(&self, folder: &Path) -> Result<Tensors> {
+        Tensors::open(self.path.join(folder))
     }
 
     /// All tensors by the names in the files.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::config::Activation;
 use super::json::{self, Object, shown};
 use super::tensors::is_plain_file_name;
 use crate::{Error, Result};
@@ -15,15 +16,70 @@ pub enum Pooling {
     Cls,
     /// The largest number of each column.
     Max,
+    /// The sum, divided by the square root of the number of tokens.
+    MeanSqrtLen,
+    /// The mean with the weights 1, 2, 3, ... from the first token on.
+    WeightedMean,
+    /// The last token's state.
+    LastToken,
+}
+
+impl Pooling {
+    /// Every kind, in the order in which sentence-transformers puts several next to one another.
+    pub const ALL: [Self; 6] = [Self::Cls, Self::Max, Self::Mean, Self::MeanSqrtLen, Self::WeightedMean, Self::LastToken];
+
+    /// The name in sentence-transformers' files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mean => "mean",
+            Self::Cls => "cls",
+            Self::Max => "max",
+            Self::MeanSqrtLen => "mean_sqrt_len_tokens",
+            Self::WeightedMean => "weightedmean",
+            Self::LastToken => "lasttoken",
+        }
+    }
+}
+
+impl From<Pooling> for Vec<Pooling> {
+    fn from(pooling: Pooling) -> Self {
+        vec![pooling]
+    }
+}
+
+/// What happens to a text's vector after pooling.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Module {
+    Dense(DenseModule),
+    /// Over all columns, with scale and shift from the folder, epsilon 1e-5.
+    LayerNorm {
+        folder: PathBuf,
+        width: usize,
+    },
+    /// Division by the L2 norm.
+    Normalize,
+}
+
+/// A matrix, with its weights in a folder of its own.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DenseModule {
+    /// Inside the model folder.
+    pub folder: PathBuf,
+    pub inputs: usize,
+    pub outputs: usize,
+    pub bias: bool,
+    pub activation: Option<Activation>,
+    /// Whether the input is added to the result.
+    pub residual: bool,
 }
 
 /// What sentence-transformers files say about a model; without such files nothing is set.
 #[derive(Debug, Clone, Default)]
 pub struct SentenceSettings {
-    /// `None` where the folder does not say.
-    pub pooling: Option<Pooling>,
-    /// Whether vectors are divided by their L2 norm.
-    pub normalize: bool,
+    /// Each gives `hidden` columns, next to one another; `None` where the folder does not say.
+    pub pooling: Option<Vec<Pooling>>,
+    /// After pooling, in this order.
+    pub modules: Vec<Module>,
     /// Tokens that a text may have, specials included.
     pub max_length: Option<usize>,
     /// Whether texts are lowercased before they are tokenized.
@@ -32,6 +88,8 @@ pub struct SentenceSettings {
     pub prompts: BTreeMap<String, String>,
     /// The name of the prompt that is used when none is named.
     pub default_prompt: Option<String>,
+    /// The first columns that are kept when nobody says.
+    pub dimensions: Option<usize>,
     /// The folder of configuration, weights and tokenizer, inside the model folder.
     pub(super) transformer: PathBuf,
     /// The other modules' folders, inside the model folder.
@@ -80,7 +138,19 @@ impl SentenceSettings {
         Ok(settings)
     }
 
-    /// `modules.json`: the transformer, then perhaps pooling, then perhaps normalisation. Returns whether prompts are pooled.
+    /// The text of a prompt of the model in `folder`.
+    ///
+    /// # Errors
+    /// There is none of this name; the message says which there are.
+    pub fn prompt(&self, name: &str, folder: &Path) -> Result<&str> {
+        self.prompts.get(name).map(String::as_str).ok_or_else(|| {
+            let known = self.prompts.keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+            let known = if known.is_empty() { "none; write it into the texts instead" } else { &known };
+            Error::input(format!("there is no prompt `{name}`: {} has {known}", folder.display()))
+        })
+    }
+
+    /// `modules.json`: the transformer, then pooling, then what happens to the vector. Returns whether prompts are pooled.
     fn read_modules(&mut self, folder: &Path) -> Result<bool> {
         let path = folder.join("modules.json");
         let Some(modules) = json::read(&path)? else { return Ok(true) };
@@ -95,43 +165,52 @@ impl SentenceSettings {
             // The path before the last dot has changed between releases.
             let kind = kind.rsplit('.').next().unwrap_or(kind).to_owned();
             let module_folder = module_folder(&module)?;
-            match kind.as_str() {
-                "Transformer" => self.transformer = module_folder,
-                "Pooling" => {
-                    include_prompt = self.read_pooling(&folder.join(&module_folder).join("config.json"))?;
-                    self.folders.push(module_folder);
+            let place = (kind.as_str(), kinds.len(), self.pooling.is_some());
+            match place {
+                ("Transformer", 0, _) => self.transformer = module_folder.clone(),
+                ("Pooling", 1, _) => include_prompt = self.read_pooling(&module_config(folder, &module_folder)?)?,
+                ("Dense", _, true) => {
+                    self.modules.push(Module::Dense(read_dense(&module_config(folder, &module_folder)?, &module_folder)?))
                 }
-                "Normalize" => {
-                    self.normalize = true;
-                    self.folders.push(module_folder);
+                ("LayerNorm", _, true) => {
+                    let config = module_config(folder, &module_folder)?;
+                    let width = module_size(&config, "dimension")?;
+                    self.modules.push(Module::LayerNorm { folder: module_folder.clone(), width });
                 }
-                other => return Err(module.unsupported("type", "Transformer, Pooling or Normalize", format!("\"{other}\""))),
+                ("Normalize", _, true) => self.modules.push(Module::Normalize),
+                // Does something in training only.
+                ("Dropout", _, true) => {}
+                ("Transformer" | "Pooling" | "Dense" | "LayerNorm" | "Normalize" | "Dropout", ..) => {
+                    let expected = "Transformer, then Pooling, then any of Dense, LayerNorm, Normalize";
+                    let problem = format!("expected the modules {expected} in this order, found {kind} after {kinds:?}: use another model");
+                    return Err(Error::unsupported(path, problem));
+                }
+                _ => {
+                    let expected = "Transformer, Pooling, Dense, LayerNorm, Normalize or Dropout";
+                    return Err(module.unsupported("type", expected, format!("\"{kind}\"")));
+                }
+            }
+            if kind != "Transformer" {
+                self.folders.push(module_folder);
             }
             kinds.push(kind);
-        }
-        let kinds: Vec<_> = kinds.iter().map(String::as_str).collect();
-        if !matches!(kinds[..], ["Transformer"] | ["Transformer", "Pooling"] | ["Transformer", "Pooling", "Normalize"]) {
-            let problem = format!("expected the modules Transformer, Pooling, Normalize in this order, found {kinds:?}: use another model");
-            return Err(Error::unsupported(path, problem));
         }
         Ok(include_prompt)
     }
 
-    fn read_pooling(&mut self, path: &Path) -> Result<bool> {
-        let advice = "modules.json asks for this file, but it is missing: download the model again";
-        let pooling = Object::open(path)?.ok_or_else(|| Error::checkpoint(path, advice))?;
-        let modes = pooling_modes(&pooling)?;
-        let known = modes.iter().map(|(field, mode)| match mode.as_str() {
-            "mean" => Ok(Pooling::Mean),
-            "cls" => Ok(Pooling::Cls),
-            "max" => Ok(Pooling::Max),
-            other => Err(pooling.unsupported(field, "mean, cls or max", format!("\"{other}\""))),
+    fn read_pooling(&mut self, pooling: &Object) -> Result<bool> {
+        let modes = pooling_modes(pooling)?;
+        let known = modes.iter().map(|(field, mode)| {
+            // Older files cut the longest name short.
+            let found = Pooling::ALL.into_iter().find(|known| known.name() == mode || known.name().trim_end_matches("_tokens") == mode);
+            let names = Pooling::ALL.map(Pooling::name).join(", ");
+            found.ok_or_else(|| pooling.unsupported(field, format!("one of {names}"), format!("\"{mode}\"")))
         });
-        let known = known.collect::<Result<Vec<_>>>()?;
-        match known[..] {
-            [mode] => self.pooling = Some(mode),
-            _ => return Err(pooling.unsupported("pooling_mode", "one of mean, cls, max", format!("{} at once {known:?}", known.len()))),
+        let mut known = known.collect::<Result<Vec<_>>>()?;
+        if known.is_empty() {
+            known.push(Pooling::Mean);
         }
+        self.pooling = Some(known);
         self.width = match pooling.size("embedding_dimension")? {
             Some(width) => Some(width),
             None => pooling.size("word_embedding_dimension")?,
@@ -139,8 +218,30 @@ impl SentenceSettings {
         Ok(pooling.flag("include_prompt")?.unwrap_or(true))
     }
 
+    /// Width of a text's vector, given that of a token's state.
+    ///
+    /// # Errors
+    /// A module expects another width than the one before it gives.
+    pub(super) fn check_widths(&self, folder: &Path, hidden: usize) -> Result<()> {
+        let mut width = hidden * self.pooling.as_ref().map_or(1, Vec::len);
+        for module in &self.modules {
+            let (path, inputs, outputs) = match module {
+                Module::Dense(dense) => (&dense.folder, dense.inputs, dense.outputs),
+                Module::LayerNorm { folder, width } => (folder, *width, *width),
+                Module::Normalize => continue,
+            };
+            if inputs != width {
+                let problem = format!("the module expects {inputs} numbers a text, found {width}: the files belong to different models");
+                return Err(Error::checkpoint(folder.join(path).join("config.json"), problem));
+            }
+            width = outputs;
+        }
+        Ok(())
+    }
+
     fn read_prompts(&mut self, path: &Path) -> Result<()> {
         let Some(config) = Object::open(path)? else { return Ok(()) };
+        self.dimensions = config.size("truncate_dim")?;
         if let Some(prompts) = config.get("prompts") {
             let wrong = |found| config.wrong("prompts", "an object of names and texts", found, "correct the file or download it again");
             for (name, prompt) in prompts.as_object().ok_or_else(|| wrong(shown(prompts)))? {
@@ -161,7 +262,7 @@ impl SentenceSettings {
 }
 
 /// Every pooling mode that a file switches on, with the field that does so: `pooling_mode` of newer releases (a text or a list), or the
-/// older `pooling_mode_..._tokens` switches, of which the mean is on unless switched off.
+/// older `pooling_mode_..._tokens` switches, of which the mean is on unless switched off. Their order is that of [`Pooling::ALL`].
 fn pooling_modes(pooling: &Object) -> Result<Vec<(String, String)>> {
     if let Some(value) = pooling.get("pooling_mode") {
         let list = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
@@ -170,7 +271,7 @@ fn pooling_modes(pooling: &Object) -> Result<Vec<(String, String)>> {
         return modes.ok_or_else(|| pooling.wrong("pooling_mode", "a text or a list of texts", shown(value), "correct the file"));
     }
     let mut modes = Vec::new();
-    if pooling.get("pooling_mode_mean_tokens").is_none() {
+    if pooling.fields().all(|(field, _)| !field.starts_with("pooling_mode_")) {
         modes.push(("pooling_mode_mean_tokens".to_owned(), "mean".to_owned()));
     }
     for (field, _) in pooling.fields() {
@@ -181,7 +282,45 @@ fn pooling_modes(pooling: &Object) -> Result<Vec<(String, String)>> {
             modes.push((field.to_owned(), mode.to_owned()));
         }
     }
+    let place = |mode: &str| Pooling::ALL.iter().position(|known| known.name().trim_end_matches("_tokens") == mode);
+    modes.sort_by_key(|(_, mode)| place(mode));
     Ok(modes)
+}
+
+fn module_config(folder: &Path, module: &Path) -> Result<Object> {
+    let path = folder.join(module).join("config.json");
+    let advice = "modules.json asks for this file, but it is missing: download the model again";
+    Object::open(&path)?.ok_or_else(|| Error::checkpoint(path, advice))
+}
+
+fn module_size(config: &Object, field: &str) -> Result<usize> {
+    let advice = "correct the file or download it again";
+    let size = config.size(field)?.ok_or_else(|| config.wrong(field, "a whole number", "no such field", advice))?;
+    if size == 0 { Err(config.wrong(field, "at least 1", 0, advice)) } else { Ok(size) }
+}
+
+fn read_dense(config: &Object, folder: &Path) -> Result<DenseModule> {
+    for field in ["module_input_name", "module_output_name"] {
+        if let Some(name) = config.text(field)?.filter(|&name| name != "sentence_embedding") {
+            return Err(config.unsupported(field, "\"sentence_embedding\"", format!("\"{name}\"")));
+        }
+    }
+    let field = "activation_function";
+    let name = config.text(field)?.unwrap_or("torch.nn.modules.activation.Tanh");
+    let activation = match name.rsplit('.').next().unwrap_or(name) {
+        "Identity" => None,
+        "Tanh" => Some(Activation::Tanh),
+        "ReLU" => Some(Activation::Relu),
+        "GELU" => Some(Activation::Gelu),
+        _ => return Err(config.unsupported(field, "Identity, Tanh, ReLU or GELU of torch.nn", format!("\"{name}\""))),
+    };
+    let (inputs, outputs) = (module_size(config, "in_features")?, module_size(config, "out_features")?);
+    let residual = config.flag("use_residual")?.unwrap_or(false);
+    if residual && inputs != outputs {
+        return Err(config.unsupported("use_residual", "false where `in_features` and `out_features` differ", "true"));
+    }
+    let bias = config.flag("bias")?.unwrap_or(true);
+    Ok(DenseModule { folder: folder.to_owned(), inputs, outputs, bias, activation, residual })
 }
 
 /// A module's folder, which must lie inside the model folder.

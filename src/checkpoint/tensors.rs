@@ -149,6 +149,11 @@ impl Tensors {
         self.entries.contains_key(name)
     }
 
+    /// The shape of a tensor, if there is one of this name.
+    pub(super) fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.entries.get(name).map(|entry| entry.shape.as_slice())
+    }
+
     /// Bytes of all files.
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(|file| file.bytes().len() as u64).sum()
@@ -178,6 +183,19 @@ impl Tensors {
             Tensor { name, file: file.path(), shape: &entry.shape, dtype, data: &file.bytes()[entry.range.clone()], scale: None };
         if dtype == Dtype::I8 {
             tensor.scale = Some(self.scale(&tensor)?);
+        }
+        Ok(tensor)
+    }
+
+    /// As [`Tensors::get`], of this shape.
+    ///
+    /// # Errors
+    /// As [`Tensors::get`], and when it has another shape.
+    pub fn get_shaped(&self, name: &str, shape: &[usize]) -> Result<Tensor<'_>> {
+        let tensor = self.get(name)?;
+        if tensor.shape != shape {
+            let problem = format!("has shape {:?}, expected {shape:?}: the files belong to different models", tensor.shape);
+            return Err(Error::tensor(tensor.file, tensor.name, problem));
         }
         Ok(tensor)
     }

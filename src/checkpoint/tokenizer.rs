@@ -49,8 +49,8 @@ pub struct Tokenizer {
     max_length: Option<usize>,
     /// Rows of the model's word embeddings.
     vocabulary: usize,
-    /// Whether the model tells the texts of a pair apart, as the tokenizer may.
-    typed: bool,
+    /// The type of every token, where the model does not tell the texts of a pair apart as the tokenizer may.
+    one_type: Option<u32>,
     lower_case: bool,
 }
 
@@ -87,13 +87,31 @@ impl Tokenizer {
             check_post_processor(&path, &serde_json::to_value(join).unwrap_or_default())?;
         }
         texts.with_post_processor(None::<PostProcessorWrapper>);
-        Ok(Self { path, texts, join, max_length, vocabulary: usize::MAX, typed: true, lower_case: false })
+        Ok(Self { path, texts, join, max_length, vocabulary: usize::MAX, one_type: None, lower_case: false })
     }
 
-    /// Fitted to a model: ids beyond its vocabulary are refused, types are zeros where it has none, texts are lowercased first where
-    /// sentence-transformers says so.
-    pub(super) fn for_model(self, config: &EncoderConfig, lower_case: bool) -> Self {
-        Self { vocabulary: config.vocabulary, typed: config.token_types > 1, lower_case, ..self }
+    /// Fitted to a model: ids beyond its vocabulary are refused, types are all the same where it has none, texts are lowercased first
+    /// where sentence-transformers says so.
+    ///
+    /// # Errors
+    /// The tokenizer knows far fewer tokens than the model has rows for: it was cut, or belongs to another model.
+    pub(super) fn for_model(self, config: &EncoderConfig, lower_case: bool) -> Result<Self> {
+        let (vocabulary, size) = (config.vocabulary, self.size());
+        // Tables are often padded to a round number of rows, by less than this.
+        if size + vocabulary / 100 < vocabulary {
+            let problem = format!(
+                "expected about {vocabulary} tokens, one for each row of the word embeddings, found {size}: the file is cut, or belongs to \
+                 another model"
+            );
+            return Err(Error::checkpoint(&self.path, problem));
+        }
+        let one_type = (config.token_types < 2).then_some(config.default_type() as u32);
+        Ok(Self { vocabulary, one_type, lower_case, ..self })
+    }
+
+    /// Every token gets this type, such as the row of a language.
+    pub(crate) fn set_type(&mut self, token_type: u32) {
+        self.one_type = Some(token_type);
     }
 
     /// `model_max_length` of `tokenizer_config.json`, where it sets a limit.
@@ -155,8 +173,8 @@ impl Tokenizer {
         let wrong = |error| Error::checkpoint(&self.path, format!("the text could not be tokenized: {error}"));
         let (total_tokens, tokens) = tokens.map_err(wrong)?;
         let (ids, mut type_ids) = (tokens.get_ids().to_vec(), tokens.get_type_ids().to_vec());
-        if !self.typed {
-            type_ids.fill(0);
+        if let Some(token_type) = self.one_type {
+            type_ids.fill(token_type);
         }
         self.check_ids(&ids)?;
         Ok((Encoding { ids, type_ids, total_tokens, truncated: total_tokens > max_length }, tokens))
@@ -177,6 +195,11 @@ impl Tokenizer {
     /// The id of a piece, such as `[MASK]`.
     pub fn id(&self, piece: &str) -> Option<u32> {
         self.texts.token_to_id(piece)
+    }
+
+    /// The token that stands for a missing word.
+    pub(crate) fn mask(&self) -> Option<u32> {
+        ["[MASK]", "<mask>", "<special1>"].iter().find_map(|piece| self.id(piece))
     }
 
     /// Refuses ids that have no row in the model's table.

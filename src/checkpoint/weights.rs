@@ -7,14 +7,18 @@ use crate::{Error, Result};
 /// Every tensor of an encoder.
 #[derive(Debug)]
 pub struct EncoderWeights<'a> {
-    /// `[vocabulary, hidden]`
+    /// `[vocabulary, embedding]`
     pub word: Tensor<'a>,
-    /// `[position_rows, hidden]`
+    /// `[position_rows, embedding]`
     pub position: Tensor<'a>,
-    /// `[token_types, hidden]`
+    /// `[token_types, embedding]`, or a row a language
     pub token_type: Option<Tensor<'a>>,
-    /// `[hidden]`
+    /// `[embedding]`
     pub embedding_norm: Norm<'a>,
+    /// `[hidden, embedding]`, where they differ
+    pub embedding_projection: Option<Linear<'a>>,
+    /// `[relative_buckets, heads]`
+    pub relative_bias: Option<Tensor<'a>>,
     pub layers: Vec<LayerWeights<'a>>,
     /// `[hidden, hidden]`, over the first token's state; many checkpoints have none.
     pub pooler: Option<Linear<'a>>,
@@ -59,6 +63,25 @@ pub struct Norm<'a> {
     pub bias: Tensor<'a>,
 }
 
+/// How far apart two tokens are at most for the relative attention bias to tell: beyond, all distances are one.
+pub const RELATIVE_RANGE: usize = 128;
+
+/// The row of the relative attention bias for a key that lies `distance` tokens after the query, as MPNet counts them: half of the rows
+/// for each direction, the first half of those for one distance each, the others for distances that grow by equal factors up to
+/// [`RELATIVE_RANGE`] (Raffel et al. 2020, arXiv 1910.10683).
+pub fn relative_bucket(distance: isize, buckets: usize) -> usize {
+    let (half, exact) = (buckets / 2, buckets / 4);
+    let away = distance.unsigned_abs();
+    let bucket = if away < exact {
+        away
+    } else {
+        // In f32, as PyTorch computes it: near whole numbers the rounding decides.
+        let share = (away as f32 / exact as f32).ln() / ((RELATIVE_RANGE as f64 / exact as f64).ln() as f32);
+        (exact + (share * (half - exact) as f32) as usize).min(half - 1)
+    };
+    if distance > 0 { half + bucket } else { bucket }
+}
+
 /// The prefix that this file puts before the encoder's names, found by its word embeddings.
 pub(super) fn find_prefix(tensors: &Tensors, config: &EncoderConfig) -> Result<&'static str> {
     let family = config.family;
@@ -77,17 +100,30 @@ pub(super) fn find_prefix(tensors: &Tensors, config: &EncoderConfig) -> Result<&
 pub(super) fn resolve<'a>(tensors: &'a Tensors, config: &EncoderConfig, prefix: &str) -> Result<EncoderWeights<'a>> {
     let (names, fields) = (&config.family.tensors, &config.family.fields);
     let find = Finder { tensors, prefix };
-    let hidden = (fields.hidden, config.hidden);
-    let intermediate = (fields.intermediate, config.intermediate);
-    let table = |name, field, rows| find.tensor(&format!("{name}.weight"), &[(field, rows), hidden]);
+    let hidden = (fields.hidden[0], config.hidden);
+    let intermediate = (fields.intermediate.first().copied().unwrap_or("4 * width"), config.intermediate);
+    let embedding = (fields.embedding.first().copied().unwrap_or(fields.hidden[0]), config.embedding);
+    let table = |name, field, rows| find.tensor(&format!("{name}.weight"), &[(field, rows), embedding]);
 
-    let word = table(names.word, fields.vocabulary, config.vocabulary)?;
-    let position = table(names.position, fields.position_rows, config.position_rows)?;
-    let token_type = match names.token_type {
-        Some(name) if config.token_types > 0 => Some(table(name, fields.token_types, config.token_types)?),
+    let word = table(names.word, fields.vocabulary[0], config.vocabulary)?;
+    let position = table(names.position, fields.position_rows[0], config.position_rows)?;
+    let token_type = match (names.token_type, names.language, &config.languages) {
+        // RoBERTa has only one type, which some checkpoints leave out: it would add the same to every token.
+        (Some(name), ..) if config.token_types == 1 && !find.contains(&format!("{name}.weight")) => None,
+        (Some(name), ..) if config.token_types > 0 => Some(table(name, fields.token_types[0], config.token_types)?),
+        (_, Some(name), Some(languages)) => Some(table(name, "n_langs", languages.count)?),
         _ => None,
     };
-    let embedding_norm = find.norm(names.embedding_norm, hidden)?;
+    let embedding_norm = find.norm(names.embedding_norm, embedding)?;
+    let projection = names.embedding_projection.filter(|_| config.embedding != config.hidden);
+    let embedding_projection = projection.map(|name| find.linear(name, hidden, embedding)).transpose()?;
+    let relative_bias = match names.relative_bias {
+        Some(name) => {
+            let shape = [("relative_attention_num_buckets", config.relative_buckets), (fields.heads[0], config.heads)];
+            Some(find.tensor(&format!("{name}.weight"), &shape)?)
+        }
+        None => None,
+    };
     let layer = |i: usize| {
         let name = |template: &str| template.replace("{i}", &i.to_string());
         Ok(LayerWeights {
@@ -105,39 +141,44 @@ pub(super) fn resolve<'a>(tensors: &'a Tensors, config: &EncoderConfig, prefix: 
     let more = format!("{prefix}{}.weight", names.query.replace("{i}", &config.layers.to_string()));
     if tensors.contains(&more) {
         let path = tensors.path().display();
-        log::warn!("{path}: holds more layers than the {} of config.json's `{}`; the others are not used", config.layers, fields.layers);
+        log::warn!("{path}: holds more layers than the {} of config.json's `{}`; the others are not used", config.layers, fields.layers[0]);
     }
     let pooler = names.pooler.filter(|name| tensors.contains(&format!("{prefix}{name}.weight")));
     let pooler = pooler.map(|name| find.linear(name, hidden, hidden)).transpose()?;
-    Ok(EncoderWeights { word, position, token_type, embedding_norm, layers, pooler })
+    Ok(EncoderWeights { word, position, token_type, embedding_norm, embedding_projection, relative_bias, layers, pooler })
 }
 
 /// A dimension and the field of `config.json` that it comes from.
-type Dimension = (&'static str, usize);
+pub(super) type Dimension = (&'static str, usize);
 
-struct Finder<'a, 'p> {
-    tensors: &'a Tensors,
-    prefix: &'p str,
+/// Looks tensors up by name and holds them to their shape.
+#[derive(Clone, Copy)]
+pub(super) struct Finder<'a, 'p> {
+    pub(super) tensors: &'a Tensors,
+    pub(super) prefix: &'p str,
 }
 
 impl<'a> Finder<'a, '_> {
-    fn linear(&self, name: &str, outputs: Dimension, inputs: Dimension) -> Result<Linear<'a>> {
+    pub(super) fn contains(&self, name: &str) -> bool {
+        self.tensors.contains(&format!("{}{name}", self.prefix))
+    }
+
+    pub(super) fn linear(&self, name: &str, outputs: Dimension, inputs: Dimension) -> Result<Linear<'a>> {
         let weight = self.tensor(&format!("{name}.weight"), &[outputs, inputs])?;
         Ok(Linear { weight, bias: self.tensor(&format!("{name}.bias"), &[outputs])? })
     }
 
-    fn norm(&self, name: &str, size: Dimension) -> Result<Norm<'a>> {
+    pub(super) fn norm(&self, name: &str, size: Dimension) -> Result<Norm<'a>> {
         // The names of TensorFlow live on in checkpoints that were converted before 2019.
         let either = |new: &str, old: &str| {
             let old = format!("{name}.{old}");
-            let is_old = self.tensors.contains(&format!("{}{old}", self.prefix));
-            if is_old { old } else { format!("{name}.{new}") }
+            if self.contains(&old) { old } else { format!("{name}.{new}") }
         };
         let weight = self.tensor(&either("weight", "gamma"), &[size])?;
         Ok(Norm { weight, bias: self.tensor(&either("bias", "beta"), &[size])? })
     }
 
-    fn tensor(&self, name: &str, expected: &[Dimension]) -> Result<Tensor<'a>> {
+    pub(super) fn tensor(&self, name: &str, expected: &[Dimension]) -> Result<Tensor<'a>> {
         let tensor = self.tensors.get(&format!("{}{name}", self.prefix))?;
         if tensor.shape.iter().ne(expected.iter().map(|(_, size)| size)) {
             let (fields, sizes): (Vec<_>, Vec<_>) = expected.iter().copied().unzip();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use minilm::checkpoint::{EncoderWeights, LayerWeights, Linear, Norm, Tensor};
-use minilm::{AdapterSummary, Checkpoint, Embedder, GpuOptions, Pooling, Result, wgpu};
+use minilm::{AdapterSummary, Checkpoint, Embedder, GpuOptions, Result, wgpu};
 use serde::Serialize;
 
 use super::model::{self, BatchArguments, GpuArguments, ModelArguments};
@@ -82,8 +82,14 @@ struct Model {
     parameters: u64,
     /// Type of the largest matrix in the file.
     stored_as: String,
-    pooling: &'static str,
+    /// Several lie next to one another.
+    pooling: Vec<&'static str>,
     normalize: bool,
+    /// Values of a row.
+    dimension: usize,
+    /// The program's commands that this folder can do.
+    tasks: Vec<&'static str>,
+    labels: Vec<String>,
     prompts: std::collections::BTreeMap<String, String>,
     default_prompt: Option<String>,
     /// GPU memory.
@@ -151,7 +157,6 @@ fn describe(path: PathBuf, batch: &BatchArguments, gpu: &GpuArguments) -> Result
     let checkpoint = Checkpoint::open(&folder.path)?;
     let weights = checkpoint.encoder()?;
     let (config, stats, sentence) = (embedder.model().config(), embedder.model().stats(), embedder.model().sentence());
-    let (pooling, normalize) = embedder.pooling();
     Ok(Model {
         path: folder.path.display().to_string(),
         family: config.family.name,
@@ -164,12 +169,11 @@ fn describe(path: PathBuf, batch: &BatchArguments, gpu: &GpuArguments) -> Result
         max_length: embedder.model().max_length(),
         parameters: parameters(&weights),
         stored_as: format!("{:?}", weights.word.dtype),
-        pooling: match pooling {
-            Pooling::Mean => "mean",
-            Pooling::Cls => "cls",
-            Pooling::Max => "max",
-        },
-        normalize,
+        pooling: embedder.pooling().iter().map(|pooling| pooling.name()).collect(),
+        normalize: embedder.normalizes(),
+        dimension: embedder.dimension(),
+        tasks: checkpoint.tasks(),
+        labels: embedder.model().heads().labels.clone(),
         prompts: sentence.prompts.clone(),
         default_prompt: sentence.default_prompt.clone(),
         weight_bytes: stats.weight_bytes,
@@ -240,7 +244,9 @@ fn model_for_people(model: &Model) -> String {
          \x20   shape               {} layers, hidden {}, {} heads, intermediate {}, {}\n\
          \x20   vocabulary          {}\n\
          \x20   maximum length      {} tokens\n\
-         \x20   pooling             {}{}\n\
+         \x20   tasks               {}\n\
+         \x20   labels              {}\n\
+         \x20   pooling             {}{}, rows of {}\n\
          \x20   prompts             {}{default}\n\
          \x20   parameters          {:.1} million, stored as {}\n\
          \x20   GPU memory          {} for weights, {} for activations\n",
@@ -253,8 +259,11 @@ fn model_for_people(model: &Model) -> String {
         model.activation,
         model.vocabulary,
         model.max_length,
-        model.pooling,
+        model.tasks.join(", "),
+        if model.labels.is_empty() { "none".to_owned() } else { model.labels.join(", ") },
+        model.pooling.join(", "),
         if model.normalize { ", normalized" } else { "" },
+        model.dimension,
         if prompts.is_empty() { "none" } else { &prompts },
         model.parameters as f64 / 1e6,
         model.stored_as,

@@ -25,9 +25,13 @@ pub struct ModelArguments {
 #[derive(Args)]
 #[command(next_help_heading = "Model")]
 pub struct PoolingArguments {
-    /// How the tokens' states become one vector [default: what the model says, else mean]
-    #[arg(long, value_enum, value_name = "KIND")]
-    pub pooling: Option<PoolingKind>,
+    /// How the tokens' states become one vector; several, separated by commas, lie next to one another [default: what the model says,
+    /// else mean]
+    #[arg(long, value_enum, value_name = "KIND", value_delimiter = ',')]
+    pub pooling: Vec<PoolingKind>,
+    /// Keep only the first N numbers of each row, for models that were trained for it (Matryoshka)
+    #[arg(long, value_name = "N")]
+    pub dimensions: Option<usize>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -35,6 +39,22 @@ pub enum PoolingKind {
     Mean,
     Cls,
     Max,
+    MeanSqrtLen,
+    Weightedmean,
+    Lasttoken,
+}
+
+impl PoolingKind {
+    fn pooling(self) -> Pooling {
+        match self {
+            Self::Mean => Pooling::Mean,
+            Self::Cls => Pooling::Cls,
+            Self::Max => Pooling::Max,
+            Self::MeanSqrtLen => Pooling::MeanSqrtLen,
+            Self::Weightedmean => Pooling::WeightedMean,
+            Self::Lasttoken => Pooling::LastToken,
+        }
+    }
 }
 
 #[derive(Args)]
@@ -141,12 +161,13 @@ impl ModelArguments {
 
 impl PoolingArguments {
     pub fn builder(&self) -> Builder<Embedder> {
-        let builder = Embedder::builder();
-        match self.pooling {
+        let mut builder = Embedder::builder();
+        if !self.pooling.is_empty() {
+            builder = builder.pooling(self.pooling.iter().map(|kind| kind.pooling()).collect::<Vec<_>>());
+        }
+        match self.dimensions {
+            Some(dimensions) => builder.dimensions(dimensions),
             None => builder,
-            Some(PoolingKind::Mean) => builder.pooling(Pooling::Mean),
-            Some(PoolingKind::Cls) => builder.pooling(Pooling::Cls),
-            Some(PoolingKind::Max) => builder.pooling(Pooling::Max),
         }
     }
 }
@@ -160,15 +181,7 @@ pub struct Folder {
 impl Folder {
     /// The text of a prompt.
     pub fn prompt(&self, name: &str) -> Result<String> {
-        let prompts = &self.settings.prompts;
-        prompts.get(name).cloned().ok_or_else(|| {
-            let known = prompts.keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-            let problem = match known.as_str() {
-                "" => format!("there is no prompt `{name}`: {} has no prompts; write it into the texts instead", self.path.display()),
-                _ => format!("there is no prompt `{name}`: {} has {known}", self.path.display()),
-            };
-            Error::Input { problem }
-        })
+        self.settings.prompt(name, &self.path).map(str::to_owned)
     }
 }
 

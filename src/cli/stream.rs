@@ -35,7 +35,7 @@ impl Chunk {
 }
 
 pub fn sequences(encodings: &[Encoding]) -> Vec<Sequence<'_>> {
-    encodings.iter().map(|encoding| Sequence { ids: &encoding.ids, type_ids: &encoding.type_ids }).collect()
+    encodings.iter().map(Encoding::sequence).collect()
 }
 
 /// All chunks of an input, in order.

@@ -14,6 +14,8 @@ pub enum Count {
     Texts,
     /// Tiles of queries, see [`crate::batch`].
     Tiles,
+    /// Tokens that a head has asked for, see [`crate::Sequence::selected`].
+    Selected,
 }
 
 impl Count {
@@ -24,6 +26,7 @@ impl Count {
             Count::Tokens => batch.tokens,
             Count::Texts => batch.texts,
             Count::Tiles => batch.tiles,
+            Count::Selected => batch.selected,
         }
     }
 }
@@ -68,6 +71,9 @@ impl Plan {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some("minilm"), timestamp_writes: None });
         for step in &self.steps {
             let (x, y) = step.grid.workgroups(batch);
+            if x == 0 || y == 0 {
+                continue; // no text of this batch has anything to select
+            }
             pass.set_pipeline(&step.pipeline.pipeline);
             pass.set_bind_group(0, &step.bind_group, &[]);
             pass.dispatch_workgroups(x, y, 1);

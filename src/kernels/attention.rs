@@ -2,14 +2,17 @@
 
 use super::{lib, padded};
 use crate::batch::TILE;
+use crate::checkpoint::weights::RELATIVE_RANGE;
 use crate::error::Result;
 use crate::gpu::{Count, Gpu, Grid, Source, Step};
 
-/// `context[tokens, heads, head_dim] = softmax(q * transpose(k) / sqrt(head_dim)) * v`.
+/// `context[tokens, heads, head_dim] = softmax(q * transpose(k) / sqrt(head_dim) + bias) * v`.
 #[derive(Clone, Copy, Debug)]
 pub struct Attention {
     pub heads: usize,
     pub head_dim: usize,
+    /// Whether the distance of two tokens adds to their score.
+    pub bias: bool,
 }
 
 /// What the kernel reads and writes; each head's values are [padded].
@@ -20,6 +23,8 @@ pub struct Buffers<'a> {
     pub offsets: &'a wgpu::Buffer,
     /// `[tokens, 3, heads, head_dim]`: queries, keys, values
     pub qkv: &'a wgpu::Buffer,
+    /// `[heads, 2 * RELATIVE_RANGE + 1]` by distance, just where [`Attention::bias`] says so; see [`RELATIVE_RANGE`]
+    pub bias: Option<&'a wgpu::Buffer>,
     /// `[tokens, heads, head_dim]`
     pub context: &'a wgpu::Buffer,
 }
@@ -29,16 +34,27 @@ const KEYS: u32 = 4;
 
 impl Attention {
     pub fn source(&self) -> Source {
-        let sizes = [("QUERIES", TILE), ("KEYS", KEYS), ("HEAD_DIM4", (padded(self.head_dim) / 4) as u32)];
+        let head_dim4 = (padded(self.head_dim) / 4) as u32;
+        let sizes = [("QUERIES", TILE), ("KEYS", KEYS), ("HEAD_DIM4", head_dim4), ("BIAS_RANGE", RELATIVE_RANGE as u32)];
         let pieces = [lib::BATCH, include_str!("../../shaders/attention.wgsl")];
-        let constants = vec![("HEADS", self.heads as f64), ("SCALE", 1.0 / (self.head_dim as f64).sqrt())];
+        let scale = 1.0 / (self.head_dim as f64).sqrt();
+        let constants = vec![("HEADS", self.heads as f64), ("SCALE", scale), ("BIAS", self.bias as u8 as f64)];
         Source::compose("attention", &sizes, &pieces, constants)
     }
 
     pub fn step(&self, gpu: &Gpu, buffers: &Buffers) -> Result<Step> {
         let pipeline = gpu.pipeline(self.source())?;
-        let bind_group = pipeline
-            .bind(gpu, &[("batch", buffers.batch), ("offsets", buffers.offsets), ("qkv", buffers.qkv), ("context", buffers.context)])?;
+        let bind_group = pipeline.bind(
+            gpu,
+            &[
+                ("batch", buffers.batch),
+                ("offsets", buffers.offsets),
+                ("qkv", buffers.qkv),
+                // A binding cannot be left empty; without a bias nothing reads it.
+                ("bias", buffers.bias.unwrap_or(buffers.qkv)),
+                ("context", buffers.context),
+            ],
+        )?;
         let grid = Grid { x: Count::Tiles, y: Count::Fixed(self.heads as u32), rows: 1 };
         Ok(Step { pipeline, bind_group, grid })
     }

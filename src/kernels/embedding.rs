@@ -33,6 +33,7 @@ pub struct Part {
     pub range: wgpu::Buffer,
     /// `[rows, hidden]`
     pub word: wgpu::Buffer,
+    pub rows: usize,
 }
 
 /// The uniform of a part.

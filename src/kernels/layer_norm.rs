@@ -4,21 +4,23 @@ use super::{REDUCE_LANES, lib};
 use crate::error::Result;
 use crate::gpu::{Count, Gpu, Grid, Source, Step};
 
-/// `y[tokens, hidden] = (x - mean) / sqrt(variance + epsilon) * weight + bias`, with the variance of the row itself (divided by
+/// `y[rows, hidden] = (x - mean) / sqrt(variance + epsilon) * weight + bias`, with the variance of the row itself (divided by
 /// `hidden`), as in torch.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerNorm {
     pub hidden: usize,
     pub epsilon: f32,
+    /// What the rows are: tokens, texts or selected tokens.
+    pub rows: Count,
 }
 
 /// What the kernel reads and writes; rows are [padded](super::padded).
 pub struct Buffers<'a> {
-    /// `[tokens, hidden]`
+    /// `[rows, hidden]`
     pub x: &'a wgpu::Buffer,
     /// Scale and shift, `[hidden]` each.
     pub norm: [&'a wgpu::Buffer; 2],
-    /// `[tokens, hidden]`
+    /// `[rows, hidden]`
     pub y: &'a wgpu::Buffer,
 }
 
@@ -37,6 +39,6 @@ impl LayerNorm {
         let pipeline = gpu.pipeline(self.source())?;
         let bind_group =
             pipeline.bind(gpu, &[("x", buffers.x), ("weight", buffers.norm[0]), ("bias", buffers.norm[1]), ("y", buffers.y)])?;
-        Ok(Step { pipeline, bind_group, grid: Grid::each(Count::Tokens) })
+        Ok(Step { pipeline, bind_group, grid: Grid::each(self.rows) })
     }
 }

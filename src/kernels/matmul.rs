@@ -1,32 +1,34 @@
 //! Matrix product with bias, activation and residual in its epilogue.
 
-use super::{Variant, activation_code, lib, padded};
+use super::{Variant, activation_code, lib, padded, rows_code};
 use crate::checkpoint::Activation;
 use crate::error::Result;
 use crate::gpu::{Count, Gpu, Grid, Source, Step};
 
-/// `y[tokens, outer] = activation(x[tokens, inner] * weight[inner, outer] + bias[outer]) + residual[tokens, outer]`.
+/// `y[rows, outer] = activation(x[rows, inner] * weight[inner, outer] + bias[outer]) + residual[rows, outer]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Matmul {
     pub inner: usize,
     pub outer: usize,
     pub activation: Option<Activation>,
     pub residual: bool,
+    /// What the rows are: tokens, texts or selected tokens.
+    pub rows: Count,
 }
 
 /// What the kernel reads and writes; rows, and the rows' number of `weight`, are [padded].
 pub struct Buffers<'a> {
     /// The batch's uniform.
     pub batch: &'a wgpu::Buffer,
-    /// `[tokens, inner]`
+    /// `[rows, inner]`
     pub x: &'a wgpu::Buffer,
     /// `[inner, outer]`: torch's `[outer, inner]` transposed
     pub weight: &'a wgpu::Buffer,
     /// `[outer]`
     pub bias: &'a wgpu::Buffer,
-    /// `[tokens, outer]`, just where [`Matmul::residual`] says so
+    /// `[rows, outer]`, just where [`Matmul::residual`] says so
     pub residual: Option<&'a wgpu::Buffer>,
-    /// `[tokens, outer]`
+    /// `[rows, outer]`
     pub y: &'a wgpu::Buffer,
 }
 
@@ -68,12 +70,13 @@ impl Matmul {
         let tile = Tile::of(variant);
         let sizes = [("ROWS", tile.rows), ("COLUMNS4", tile.columns4), ("LANES", tile.lanes), ("ROW_GROUPS", tile.row_groups)];
         let load_rows = if variant.subgroup.is_some() { &load_rows_by_subgroup(tile) } else { lib::ROWS };
-        let pieces = [lib::BATCH, lib::ACTIVATION, load_rows, include_str!("../../shaders/matmul.wgsl")];
+        let pieces = [lib::BATCH, lib::ROW_COUNT, lib::ACTIVATION, load_rows, include_str!("../../shaders/matmul.wgsl")];
         let constants = vec![
             ("INNER4", (padded(self.inner) / 4) as f64),
             ("OUTER4", (padded(self.outer) / 4) as f64),
             ("ACTIVATION", activation_code(self.activation)),
             ("RESIDUAL", self.residual as u8 as f64),
+            ("ROWS_ARE", rows_code(self.rows)),
         ];
         Source::compose("matmul", &sizes, &pieces, constants)
     }
@@ -94,8 +97,7 @@ impl Matmul {
         )?;
         let columns = (padded(self.outer) / 4) as u32;
         let tile = Tile::of(variant);
-        let grid =
-            Grid { x: Count::Fixed(columns.div_ceil(tile.lanes * tile.columns4)), y: Count::Tokens, rows: tile.rows * tile.row_groups };
+        let grid = Grid { x: Count::Fixed(columns.div_ceil(tile.lanes * tile.columns4)), y: self.rows, rows: tile.rows * tile.row_groups };
         Ok(Step { pipeline, bind_group, grid })
     }
 }

@@ -6,12 +6,16 @@
 
 pub mod attention;
 pub mod embedding;
+pub mod gather;
 pub mod layer_norm;
 pub mod matmul;
+pub mod normalize;
 pub mod pooling;
+pub mod top_k;
+pub mod vocabulary;
 
 use crate::checkpoint::{Activation, Pooling};
-use crate::gpu::{Gpu, Source};
+use crate::gpu::{Count, Gpu, Source};
 
 /// `size` rounded up to whole `vec4`s.
 pub fn padded(size: usize) -> usize {
@@ -56,6 +60,15 @@ fn activation_code(activation: Option<Activation>) -> f64 {
     }
 }
 
+/// The number of what rows are in `shaders/lib/row_count.wgsl`.
+fn rows_code(rows: Count) -> f64 {
+    match rows {
+        Count::Texts => 1.0,
+        Count::Selected => 2.0,
+        _ => 0.0,
+    }
+}
+
 /// Lanes of the kernels that reduce over a row.
 const REDUCE_LANES: usize = 64;
 
@@ -66,26 +79,29 @@ mod lib {
     pub const LAYER_NORM: &str = include_str!("../../shaders/lib/layer_norm.wgsl");
     pub const REDUCE: &str = include_str!("../../shaders/lib/reduce.wgsl");
     pub const ROWS: &str = include_str!("../../shaders/lib/rows.wgsl");
+    pub const ROW_COUNT: &str = include_str!("../../shaders/lib/row_count.wgsl");
 }
 
 /// Every kernel in every form that a model can ask for, at small sizes: what the tests translate to each platform's language.
 pub fn all_sources() -> Vec<Source> {
     let activations = [None, Some(Activation::Gelu), Some(Activation::GeluTanh), Some(Activation::Relu), Some(Activation::Tanh)];
-    let mut sources =
-        vec![embedding::Embedding { hidden: 30, epsilon: 1e-12 }.source(), layer_norm::LayerNorm { hidden: 30, epsilon: 1e-5 }.source()];
+    let mut sources = vec![
+        embedding::Embedding { hidden: 30, epsilon: 1e-12 }.source(),
+        layer_norm::LayerNorm { hidden: 30, epsilon: 1e-5, rows: Count::Texts }.source(),
+        normalize::Normalize { columns: 30, stride: 32, rows: Count::Texts }.source(),
+        gather::Gather { width: 30 }.source(),
+        vocabulary::Vocabulary { width: 30, vocabulary: 50 }.source(),
+        top_k::TopK { vocabulary: 50, top: 5 }.source(),
+    ];
     for activation in activations {
         for residual in [false, true] {
-            let kernel = matmul::Matmul { inner: 32, outer: 48, activation, residual };
+            let kernel = matmul::Matmul { inner: 32, outer: 48, activation, residual, rows: Count::Selected };
             sources.extend([None, Some(4), Some(8), Some(16)].map(|subgroup| kernel.source(Variant { subgroup })));
         }
     }
     for head_dim in [8, 10, 32, 64, 128] {
-        sources.push(attention::Attention { heads: 3, head_dim }.source());
+        sources.extend([false, true].map(|bias| attention::Attention { heads: 3, head_dim, bias }.source()));
     }
-    for pooling in [Pooling::Mean, Pooling::Cls, Pooling::Max] {
-        for normalize in [false, true] {
-            sources.push(pooling::PooledRows { hidden: 30, pooling, normalize }.source());
-        }
-    }
+    sources.extend(Pooling::ALL.map(|pooling| pooling::PooledRows { hidden: 30, pooling, column: 30, columns: 60 }.source()));
     sources
 }

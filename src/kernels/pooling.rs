@@ -1,43 +1,57 @@
-//! One row for each text, with its norm made 1 where asked.
+//! One row for each text, of its tokens' rows.
 
-use super::{REDUCE_LANES, lib};
+use super::{REDUCE_LANES, lib, padded};
 use crate::checkpoint::Pooling;
 use crate::error::Result;
 use crate::gpu::{Count, Gpu, Grid, Source, Step};
 
-/// `pooled[texts, hidden]` from `x[tokens, hidden]`.
+/// `pooled[texts, columns]` from `x[tokens, hidden]`: several poolings fill the columns of one row, each with a step of its own.
 #[derive(Clone, Copy, Debug)]
 pub struct PooledRows {
     pub hidden: usize,
     pub pooling: Pooling,
-    pub normalize: bool,
+    /// Where this pooling's columns begin.
+    pub column: usize,
+    /// Columns of all poolings.
+    pub columns: usize,
 }
 
-/// What the kernel reads and writes.
+/// What the kernel reads and writes; rows are [padded].
 pub struct Buffers<'a> {
     /// `[texts + 1]`, see [`crate::batch::Offset`]
     pub offsets: &'a wgpu::Buffer,
-    /// `[tokens, hidden]`, rows [padded](super::padded)
+    /// `[tokens, hidden]`
     pub x: &'a wgpu::Buffer,
-    /// `[texts, hidden]`, rows not padded
+    /// `[texts, columns]`
     pub pooled: &'a wgpu::Buffer,
+}
+
+/// The number of a pooling in `shaders/pooling.wgsl`.
+fn code(pooling: Pooling) -> f64 {
+    match pooling {
+        Pooling::Mean => 0.0,
+        Pooling::Cls => 1.0,
+        Pooling::Max => 2.0,
+        Pooling::MeanSqrtLen => 3.0,
+        Pooling::WeightedMean => 4.0,
+        Pooling::LastToken => 5.0,
+    }
 }
 
 impl PooledRows {
     pub fn source(&self) -> Source {
-        let pooling = match self.pooling {
-            Pooling::Mean => 0.0,
-            Pooling::Cls => 1.0,
-            Pooling::Max => 2.0,
-        };
-        let pieces = [lib::BATCH, lib::REDUCE, include_str!("../../shaders/pooling.wgsl")];
+        let stride = padded(self.columns);
+        let is_last = self.column + self.hidden == self.columns;
+        let width = if is_last { stride - self.column } else { self.hidden };
         let constants = vec![
             ("HIDDEN", self.hidden as f64),
-            ("POOLING", pooling),
-            ("NORMALIZE", self.normalize as u8 as f64),
-            ("WORKGROUP", REDUCE_LANES as f64),
+            ("POOLING", code(self.pooling)),
+            ("STRIDE", stride as f64),
+            ("COLUMN", self.column as f64),
+            ("WIDTH", width as f64),
         ];
-        Source::compose("pooling", &[], &pieces, constants)
+        let sizes = [("WORKGROUP", REDUCE_LANES as u32)];
+        Source::compose("pooling", &sizes, &[lib::BATCH, include_str!("../../shaders/pooling.wgsl")], constants)
     }
 
     pub fn step(&self, gpu: &Gpu, buffers: &Buffers) -> Result<Step> {

@@ -86,7 +86,9 @@ impl Model {
             _ => ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
         };
         let words = ["a", "an", "the", "cat", "dog", "sits", "runs", "on", "mat", "##s", ",", "."];
-        let vocabulary = special.iter().chain(&words).flat_map(|token| [token, "\n"]).collect();
+        let rows = self.config["vocab_size"].as_u64().unwrap_or(0);
+        let unused = (0..rows.saturating_sub((special.len() + words.len()) as u64)).map(|i| format!("[unused{i}]\n"));
+        let vocabulary = special.iter().chain(&words).map(|token| format!("{token}\n")).chain(unused).collect();
         [("config.json", config), ("tokenizer_config.json", tokenizer.to_string()), ("vocab.txt", vocabulary)]
     }
 

@@ -1,0 +1,88 @@
+//! Puts a model's pass together: buffers, uploaded weights and steps, in the order in which the encoder and then a head ask for them.
+
+use crate::batch::{Capacity, Header, Offset};
+use crate::checkpoint::{Activation, EncoderConfig};
+use crate::error::Result;
+use crate::gpu::{Arena, Count, Gpu, Step};
+use crate::kernels::layer_norm::{self, LayerNorm};
+use crate::kernels::matmul::{self, Matmul};
+use crate::kernels::{Variant, padded};
+use crate::weights::{Linear, Upload};
+
+impl Capacity {
+    /// Most rows of a kind.
+    pub fn rows(&self, rows: Count) -> usize {
+        match rows {
+            Count::Texts => self.texts,
+            Count::Selected => self.selected,
+            _ => self.tokens,
+        }
+    }
+}
+
+/// What a batch writes, and nothing else: see [`crate::batch::Batch`].
+#[derive(Debug)]
+pub struct Inputs {
+    pub header: wgpu::Buffer,
+    /// `[texts + 1]`
+    pub offsets: wgpu::Buffer,
+    /// `[tokens]`
+    pub ids: wgpu::Buffer,
+    /// `[tokens]`
+    pub places: wgpu::Buffer,
+    /// `[selected]`, where a head reads it
+    pub selected: Option<wgpu::Buffer>,
+}
+
+impl Inputs {
+    pub fn new(arena: &mut Arena, capacity: Capacity) -> Result<Self> {
+        Ok(Self {
+            header: arena.uniform("batch", size_of::<Header>())?,
+            offsets: arena.storage("offsets", (capacity.texts + 1) * size_of::<Offset>() / 4)?,
+            ids: arena.storage("ids", capacity.tokens)?,
+            places: arena.storage("places", capacity.tokens)?,
+            selected: if capacity.selected > 0 { Some(arena.storage("selected", capacity.selected)?) } else { None },
+        })
+    }
+}
+
+/// A pass in the making.
+pub struct Assembler<'a, 'g> {
+    pub gpu: &'a Gpu,
+    pub config: &'a EncoderConfig,
+    pub inputs: &'a Inputs,
+    pub capacity: Capacity,
+    pub variant: Variant,
+    pub upload: Upload<'a, 'g>,
+    pub activations: &'a mut Arena<'g>,
+    pub steps: Vec<Step>,
+}
+
+impl Assembler<'_, '_> {
+    /// A buffer of rows, each [padded].
+    pub fn rows(&mut self, label: &str, rows: Count, width: usize) -> Result<wgpu::Buffer> {
+        self.activations.storage(label, self.capacity.rows(rows) * padded(width))
+    }
+
+    /// `y[rows, outer] = activation(x[rows, inner] * weight + bias) + residual`
+    pub fn linear(
+        &mut self,
+        linear: &Linear,
+        activation: Option<Activation>,
+        rows: Count,
+        [x, y]: [&wgpu::Buffer; 2],
+        residual: Option<&wgpu::Buffer>,
+    ) -> Result<()> {
+        let Linear { inner, outer, weight, bias } = linear;
+        let kernel = Matmul { inner: *inner, outer: *outer, activation, residual: residual.is_some(), rows };
+        let buffers = matmul::Buffers { batch: &self.inputs.header, x, weight, bias, residual, y };
+        self.steps.push(kernel.step(self.gpu, self.variant, &buffers)?);
+        Ok(())
+    }
+
+    /// `y[rows, hidden]` = layer norm of `x[rows, hidden]` with scale and shift `norm`.
+    pub fn layer_norm(&mut self, kernel: LayerNorm, norm: &[wgpu::Buffer; 2], [x, y]: [&wgpu::Buffer; 2]) -> Result<()> {
+        self.steps.push(kernel.step(self.gpu, &layer_norm::Buffers { x, norm: norm.each_ref(), y })?);
+        Ok(())
+    }
+}

@@ -1,0 +1,82 @@
+//! The sentence embedding: pooling, then the modules that sentence-transformers puts behind it.
+
+use std::path::Path;
+
+use crate::assembler::Assembler;
+use crate::checkpoint::{Checkpoint, DenseModule, Linear, Module, Norm, Pooling, Tensors};
+use crate::encoder::Encoded;
+use crate::error::{Error, Result};
+use crate::gpu::Count;
+use crate::heads::pooling::{self, Rows};
+use crate::kernels::layer_norm::LayerNorm;
+use crate::kernels::normalize::{Buffers, Normalize};
+use crate::kernels::padded;
+use crate::runner::Output;
+
+/// How a text's states become its row.
+#[derive(Clone, Debug)]
+pub struct Recipe {
+    pub pooling: Vec<Pooling>,
+    pub modules: Vec<Module>,
+    /// Only the first of the columns, with a norm of 1 again where the last module makes it so.
+    pub dimensions: Option<usize>,
+}
+
+/// Layer norm's epsilon where torch is not told another.
+const EPSILON: f32 = 1e-5;
+
+/// Adds pooling and modules; the result is `[texts, dimension]`.
+pub fn add(pass: &mut Assembler, encoded: &Encoded, checkpoint: &Checkpoint, recipe: &Recipe) -> Result<Output> {
+    let mut rows = pooling::add(pass, encoded.hidden(), &recipe.pooling)?;
+    for (i, module) in recipe.modules.iter().enumerate() {
+        let is_last = i + 1 == recipe.modules.len();
+        rows = match module {
+            Module::Dense(module) => dense(pass, &rows, module, &checkpoint.module_tensors(&module.folder)?)?,
+            Module::LayerNorm { folder, .. } => layer_norm(pass, &rows, &checkpoint.module_tensors(folder)?)?,
+            Module::Normalize => {
+                let columns = recipe.dimensions.filter(|_| is_last).unwrap_or(rows.columns);
+                check_dimensions(columns, rows.columns, &checkpoint.path)?;
+                normalize(pass, &rows, columns)?
+            }
+        };
+    }
+    let stride = padded(rows.columns);
+    let columns = recipe.dimensions.unwrap_or(rows.columns);
+    check_dimensions(columns, rows.columns, &checkpoint.path)?;
+    Ok(Output { buffer: rows.buffer, rows: Count::Texts, columns, stride })
+}
+
+fn check_dimensions(wanted: usize, there: usize, folder: &Path) -> Result<()> {
+    if (1..=there).contains(&wanted) {
+        return Ok(());
+    }
+    Err(Error::input(format!(
+        "{wanted} dimensions were asked for, but the rows of {} have {there}: ask for 1 to {there}",
+        folder.display()
+    )))
+}
+
+fn dense(pass: &mut Assembler, rows: &Rows, module: &DenseModule, tensors: &Tensors) -> Result<Rows> {
+    let weight = tensors.get_shaped("linear.weight", &[module.outputs, module.inputs])?;
+    let linear = match module.bias {
+        true => pass.upload.linear(&Linear { weight, bias: tensors.get_shaped("linear.bias", &[module.outputs])? })?,
+        false => pass.upload.linear_without_bias(&weight)?,
+    };
+    Rows::dense(pass, rows, &linear, module.activation, module.residual)
+}
+
+fn layer_norm(pass: &mut Assembler, rows: &Rows, tensors: &Tensors) -> Result<Rows> {
+    let hidden = rows.columns;
+    let norm = Norm { weight: tensors.get_shaped("norm.weight", &[hidden])?, bias: tensors.get_shaped("norm.bias", &[hidden])? };
+    let norm = pass.upload.norm(&norm)?;
+    let buffer = pass.rows("layer norm", Count::Texts, hidden)?;
+    pass.layer_norm(LayerNorm { hidden, epsilon: EPSILON, rows: Count::Texts }, &norm, [&rows.buffer, &buffer])?;
+    Ok(Rows { buffer, columns: hidden })
+}
+
+fn normalize(pass: &mut Assembler, rows: &Rows, columns: usize) -> Result<Rows> {
+    let buffer = pass.rows("normalized", Count::Texts, columns)?;
+    let kernel = Normalize { columns, stride: padded(rows.columns), rows: Count::Texts };
+    pass.steps.push(kernel.step(pass.gpu, &Buffers { x: &rows.buffer, y: &buffer })?);
+    Ok(Rows { buffer, columns })
+}

@@ -1,0 +1,38 @@
+//! Rows with an L2 norm of 1.
+
+use super::{REDUCE_LANES, lib, padded};
+use crate::error::Result;
+use crate::gpu::{Count, Gpu, Grid, Source, Step};
+
+/// `y[rows, columns]` = the first `columns` of `x[rows, ..]`, divided by their L2 norm; a row of zeros stays zero.
+#[derive(Clone, Copy, Debug)]
+pub struct Normalize {
+    pub columns: usize,
+    /// Values from one row of `x` to the next.
+    pub stride: usize,
+    pub rows: Count,
+}
+
+/// What the kernel reads and writes; rows of `y` are [padded].
+pub struct Buffers<'a> {
+    pub x: &'a wgpu::Buffer,
+    pub y: &'a wgpu::Buffer,
+}
+
+impl Normalize {
+    pub fn source(&self) -> Source {
+        let constants = vec![
+            ("COLUMNS", self.columns as f64),
+            ("X_STRIDE", self.stride as f64),
+            ("Y_STRIDE", padded(self.columns) as f64),
+            ("WORKGROUP", REDUCE_LANES as f64),
+        ];
+        Source::compose("normalize", &[], &[lib::REDUCE, include_str!("../../shaders/normalize.wgsl")], constants)
+    }
+
+    pub fn step(&self, gpu: &Gpu, buffers: &Buffers) -> Result<Step> {
+        let pipeline = gpu.pipeline(self.source())?;
+        let bind_group = pipeline.bind(gpu, &[("x", buffers.x), ("y", buffers.y)])?;
+        Ok(Step { pipeline, bind_group, grid: Grid::each(self.rows) })
+    }
+}

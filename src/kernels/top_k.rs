@@ -1,0 +1,43 @@
+//! The largest logits of each row.
+
+use super::lib;
+use crate::error::Result;
+use crate::gpu::{Count, Gpu, Grid, Source, Step};
+
+/// `best[selected, 2 * top + 1]` of `logits[selected, vocabulary]`: the columns of the `top` largest, then those logits, then
+/// log(sum(exp(logits))) over the whole row.
+#[derive(Clone, Copy, Debug)]
+pub struct TopK {
+    pub vocabulary: usize,
+    /// At most `vocabulary`.
+    pub top: usize,
+}
+
+/// What the kernel reads and writes.
+pub struct Buffers<'a> {
+    /// `[selected, vocabulary]`
+    pub logits: &'a wgpu::Buffer,
+    /// `[selected, 2 * top + 1]`
+    pub best: &'a wgpu::Buffer,
+}
+
+/// Rows are long: as many lanes as WebGPU's default limits allow.
+const LANES: u32 = 256;
+
+impl TopK {
+    /// Values of a row of the result.
+    pub fn columns(&self) -> usize {
+        2 * self.top + 1
+    }
+
+    pub fn source(&self) -> Source {
+        let constants = vec![("VOCABULARY", self.vocabulary as f64), ("TOP", self.top as f64), ("WORKGROUP", LANES as f64)];
+        Source::compose("top_k", &[], &[lib::REDUCE, include_str!("../../shaders/top_k.wgsl")], constants)
+    }
+
+    pub fn step(&self, gpu: &Gpu, buffers: &Buffers) -> Result<Step> {
+        let pipeline = gpu.pipeline(self.source())?;
+        let bind_group = pipeline.bind(gpu, &[("logits", buffers.logits), ("best", buffers.best)])?;
+        Ok(Step { pipeline, bind_group, grid: Grid::each(Count::Selected) })
+    }
+}

@@ -1,0 +1,166 @@
+//! Hidden states: one row for each token of each text.
+
+use std::path::Path;
+
+use crate::batch::Sequence;
+use crate::builder::{Builder, Options, Task};
+use crate::checkpoint::{Checkpoint, Encoding};
+use crate::error::Result;
+use crate::heads::hidden_states;
+use crate::model::{Input, Length, Model, Needs, lengths, sequences};
+use crate::runner::Wait;
+
+/// An encoder on the GPU that gives its hidden states. All calls take `&self`; any number of threads may share one.
+pub struct FeatureExtractor {
+    model: Model,
+    has_pooler: bool,
+}
+
+/// What a [`FeatureExtractor`] gives beside the last hidden state.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FeatureSettings {
+    all_layers: bool,
+    pooler: bool,
+}
+
+impl Builder<FeatureExtractor> {
+    /// The embeddings and every layer's hidden state too. Each takes GPU memory and time to read.
+    pub fn all_layers(mut self, all_layers: bool) -> Self {
+        self.settings.all_layers = all_layers;
+        self
+    }
+
+    /// The pooler's output too: its matrix with tanh over the first token's state.
+    pub fn pooler(mut self, pooler: bool) -> Self {
+        self.settings.pooler = pooler;
+        self
+    }
+}
+
+impl Task for FeatureExtractor {
+    type Settings = FeatureSettings;
+
+    fn load(checkpoint: Checkpoint, options: Options, settings: FeatureSettings) -> Result<Self> {
+        let FeatureSettings { all_layers, pooler: has_pooler } = settings;
+        let model = Model::load(checkpoint, options, Needs { all_layers, ..Needs::default() }, |checkpoint, pass, encoded| {
+            let mut outputs = hidden_states::outputs(pass, encoded);
+            if has_pooler {
+                outputs.push(hidden_states::pooler(pass, encoded, &checkpoint.pooler()?)?);
+            }
+            Ok(outputs)
+        })?;
+        Ok(Self { model, has_pooler })
+    }
+}
+
+impl FeatureExtractor {
+    /// Loads a model folder on the GPU that [`Gpu::new`](crate::Gpu::new) chooses.
+    ///
+    /// # Errors
+    /// As [`Builder::from_dir`].
+    pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self> {
+        Self::builder().from_dir(dir)
+    }
+
+    /// Options first, then [`Builder::from_dir`].
+    pub fn builder() -> Builder<Self> {
+        Builder::default()
+    }
+
+    /// The hidden states of each text, in the caller's order. Waits for the GPU.
+    ///
+    /// # Errors
+    /// As [`Embedder::embed`](crate::Embedder::embed).
+    pub fn features<'a, I: Into<Input<'a>>>(&self, texts: impl IntoIterator<Item = I>) -> Result<Vec<Features>> {
+        let encodings = self.encode(texts)?;
+        pollster::block_on(self.run(&sequences(&encodings), lengths(&encodings), Wait::Here))
+    }
+
+    /// As [`FeatureExtractor::features`], for callers that must not block while the GPU works.
+    ///
+    /// # Errors
+    /// As [`FeatureExtractor::features`].
+    pub async fn features_async<'a, I: Into<Input<'a>>>(&self, texts: impl IntoIterator<Item = I>) -> Result<Vec<Features>> {
+        let encodings = self.encode(texts)?;
+        self.run(&sequences(&encodings), lengths(&encodings), Wait::InBackground).await
+    }
+
+    /// The hidden states of texts that are tokens already, with all specials in place.
+    ///
+    /// # Errors
+    /// As [`Embedder::embed_tokens`](crate::Embedder::embed_tokens).
+    pub fn features_of_tokens(&self, texts: &[Sequence]) -> Result<Vec<Features>> {
+        let lengths = texts.iter().map(|text| Length { total: text.ids.len(), used: text.ids.len() }).collect();
+        pollster::block_on(self.run(texts, lengths, Wait::Here))
+    }
+
+    /// Makes tokens of texts, specials included, as [`FeatureExtractor::features`] does.
+    ///
+    /// # Errors
+    /// [`Error::Input`](crate::Error::Input) when the tokenizer cannot take a text.
+    pub fn encode<'a, I: Into<Input<'a>>>(&self, texts: impl IntoIterator<Item = I>) -> Result<Vec<Encoding>> {
+        self.model.encode(texts, "")
+    }
+
+    async fn run(&self, sequences: &[Sequence<'_>], lengths: Vec<Length>, wait: Wait) -> Result<Vec<Features>> {
+        let outputs = self.model.runner.outputs();
+        let (columns, states) = (outputs[0].columns, outputs.len() - usize::from(self.has_pooler));
+        let empty = |length| Features { states: vec![Vec::new(); states], pooler_output: None, columns, length };
+        let mut features: Vec<Features> = lengths.into_iter().map(empty).collect();
+        let take = |text: usize, output: usize, rows: &[f32]| {
+            let values = outputs[output].columns_of(rows).flatten().copied().collect();
+            match features[text].states.get_mut(output) {
+                Some(state) => *state = values,
+                None => features[text].pooler_output = Some(values),
+            }
+        };
+        self.model.run(sequences, wait, take).await?;
+        Ok(features)
+    }
+
+    /// The model: its shape, its tokenizer, its device, what it has cost.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+}
+
+/// The hidden states of one text, `[tokens, columns]` each, row after row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Features {
+    states: Vec<Vec<f32>>,
+    pooler_output: Option<Vec<f32>>,
+    columns: usize,
+    length: Length,
+}
+
+impl Features {
+    /// The last hidden state, one row for each token.
+    pub fn rows(&self) -> impl ExactSizeIterator<Item = &[f32]> {
+        self.as_slice().chunks_exact(self.columns)
+    }
+
+    /// Values of a row.
+    pub fn dimension(&self) -> usize {
+        self.columns
+    }
+
+    /// All values of the last hidden state, row after row.
+    pub fn as_slice(&self) -> &[f32] {
+        self.states.last().map_or(&[], Vec::as_slice)
+    }
+
+    /// The states that were asked for, `[tokens, columns]` each: the last alone, or the embeddings and every layer's.
+    pub fn states(&self) -> &[Vec<f32>] {
+        &self.states
+    }
+
+    /// The pooler's output, `[columns]`, where it was asked for.
+    pub fn pooler_output(&self) -> Option<&[f32]> {
+        self.pooler_output.as_deref()
+    }
+
+    /// How many tokens the text has, and how many the model saw.
+    pub fn length(&self) -> Length {
+        self.length
+    }
+}

@@ -1,0 +1,187 @@
+//! The likeliest words for each mask in a text.
+
+use std::path::Path;
+
+use crate::batch::Sequence;
+use crate::builder::{Builder, Options, Task};
+use crate::checkpoint::{Checkpoint, Encoding};
+use crate::error::{Error, Result};
+use crate::heads::masked;
+use crate::model::{Input, Length, Model, Needs, lengths};
+use crate::runner::Wait;
+
+/// Words for a mask where the caller does not say, and at most.
+const DEFAULT_TOP: usize = 5;
+const MOST_TOP: usize = 1000;
+
+/// A masked language model on the GPU. All calls take `&self`; any number of threads may share one.
+pub struct FillMask {
+    model: Model,
+    mask: u32,
+    top: usize,
+}
+
+/// What a [`FillMask`] can be asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FillMaskSettings {
+    top: Option<usize>,
+}
+
+impl Builder<FillMask> {
+    /// How many words each mask gets; 5 by default, at most 1000.
+    pub fn top(mut self, top: usize) -> Self {
+        self.settings.top = Some(top);
+        self
+    }
+}
+
+impl Task for FillMask {
+    type Settings = FillMaskSettings;
+
+    fn load(checkpoint: Checkpoint, options: Options, settings: FillMaskSettings) -> Result<Self> {
+        let vocabulary = checkpoint.config.vocabulary;
+        let top = match settings.top {
+            None => DEFAULT_TOP.min(vocabulary),
+            Some(top) if (1..=MOST_TOP.min(vocabulary)).contains(&top) => top,
+            Some(top) => {
+                let most = MOST_TOP.min(vocabulary);
+                return Err(Error::input(format!("{top} words for each mask were asked for: ask for 1 to {most}")));
+            }
+        };
+        checkpoint.masked()?;
+        let mask = checkpoint.tokenizer.mask().ok_or_else(|| {
+            let problem = "the tokenizer has no mask token, which filling masks needs: add `mask_token` to tokenizer_config.json";
+            Error::checkpoint(&checkpoint.path, problem)
+        })?;
+        let needs = Needs { selected_row: vocabulary, ..Needs::default() };
+        let model = Model::load(checkpoint, options, needs, |checkpoint, pass, encoded| {
+            Ok(vec![masked::add(pass, encoded, &checkpoint.masked()?, top)?])
+        })?;
+        Ok(Self { model, mask, top })
+    }
+}
+
+/// The words for one mask.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mask {
+    /// Its place among the tokens of the text.
+    pub position: usize,
+    /// Best first.
+    pub words: Vec<Word>,
+}
+
+/// A word of the vocabulary.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Word {
+    pub id: u32,
+    /// As the vocabulary has it, with its marks of blanks or of pieces of words.
+    pub token: String,
+    pub logit: f32,
+    /// The softmax over the whole vocabulary.
+    pub score: f64,
+}
+
+/// What a [`FillMask`] says of one text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Filled {
+    /// In the order of the text.
+    pub masks: Vec<Mask>,
+    pub length: Length,
+}
+
+impl FillMask {
+    /// Loads a model folder on the GPU that [`Gpu::new`](crate::Gpu::new) chooses.
+    ///
+    /// # Errors
+    /// As [`Builder::from_dir`].
+    pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self> {
+        Self::builder().from_dir(dir)
+    }
+
+    /// Options first, then [`Builder::from_dir`].
+    pub fn builder() -> Builder<Self> {
+        Builder::default()
+    }
+
+    /// Finds words for every mask of every text, in the caller's order. Waits for the GPU.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for a text without a mask, or whose masks were cut off; as [`Embedder::embed`](crate::Embedder::embed) otherwise.
+    pub fn fill<'a, I: Into<Input<'a>>>(&self, texts: impl IntoIterator<Item = I>) -> Result<Vec<Filled>> {
+        let encodings = self.model.encode(texts, "")?;
+        self.fill_encodings(&encodings)
+    }
+
+    /// As [`FillMask::fill`], for callers that must not block while the GPU works.
+    ///
+    /// # Errors
+    /// As [`FillMask::fill`].
+    pub async fn fill_async<'a, I: Into<Input<'a>>>(&self, texts: impl IntoIterator<Item = I>) -> Result<Vec<Filled>> {
+        let encodings = self.model.encode(texts, "")?;
+        self.run(&encodings, Wait::InBackground).await
+    }
+
+    /// Finds words for the masks of texts that are tokens already.
+    ///
+    /// # Errors
+    /// As [`FillMask::fill`].
+    pub fn fill_encodings(&self, encodings: &[Encoding]) -> Result<Vec<Filled>> {
+        pollster::block_on(self.run(encodings, Wait::Here))
+    }
+
+    /// The places of the masks among a text's tokens.
+    ///
+    /// # Errors
+    /// There is none, or they were cut off.
+    pub fn masks(&self, encoding: &Encoding) -> Result<Vec<u32>> {
+        let masks: Vec<u32> = (0..).zip(&encoding.ids).filter(|(_, id)| **id == self.mask).map(|(at, _)| at).collect();
+        match (masks.is_empty(), encoding.truncated) {
+            (false, _) => Ok(masks),
+            (true, false) => Err(Error::input(format!("it has no mask: write {} where a word is missing", self.mask_token()))),
+            (true, true) => Err(Error::input(format!(
+                "it has no mask in its first {} tokens, to which it was cut: put {} further ahead",
+                encoding.ids.len(),
+                self.mask_token()
+            ))),
+        }
+    }
+
+    async fn run(&self, encodings: &[Encoding], wait: Wait) -> Result<Vec<Filled>> {
+        let places = |(text, encoding)| self.masks(encoding).map_err(|error| Error::input(format!("text {text}: {error}")));
+        let selected = encodings.iter().enumerate().map(places).collect::<Result<Vec<_>>>()?;
+        let sequences: Vec<_> =
+            encodings.iter().zip(&selected).map(|(encoding, selected)| Sequence { selected, ..encoding.sequence() }).collect();
+        let rows = self.model.rows(&sequences, wait).await?;
+        let filled = rows.iter().zip(&selected).zip(lengths(encodings)).map(|((rows, places), length)| {
+            let masks = rows.chunks_exact(2 * self.top + 1).zip(places);
+            Filled { masks: masks.map(|(row, &place)| Mask { position: place as usize, words: self.words(row) }).collect(), length }
+        });
+        Ok(filled.collect())
+    }
+
+    /// A row is the columns, their logits, and the logarithm of the sum over all words.
+    fn words(&self, row: &[f32]) -> Vec<Word> {
+        let (columns, logits) = row.split_at(self.top);
+        let (logits, total) = logits.split_at(self.top);
+        let ids: Vec<u32> = columns.iter().map(|&column| column as u32).collect();
+        let tokens = self.model.tokenizer().pieces(&ids);
+        let score = |logit: f32| (f64::from(logit) - f64::from(total[0])).exp();
+        let words = ids.into_iter().zip(tokens).zip(logits);
+        words.map(|((id, token), &logit)| Word { id, token, logit, score: score(logit) }).collect()
+    }
+
+    /// The token that stands for a missing word.
+    pub fn mask_token(&self) -> String {
+        self.model.tokenizer().pieces(&[self.mask]).concat()
+    }
+
+    /// How many words each mask gets.
+    pub fn top(&self) -> usize {
+        self.top
+    }
+
+    /// The model: its shape, its tokenizer, its device, what it has cost.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+}

@@ -1,0 +1,304 @@
+//! Every family and every head against PyTorch, on checkpoints as transformers and sentence-transformers save them.
+
+mod common;
+
+use std::fs;
+use std::path::PathBuf;
+
+use common::compare::{Bound, Table};
+use common::gpu::gpu;
+use minilm::checkpoint::TokenSource;
+use minilm::{
+    AnswerOptions, Answerer, Checkpoint, Classifier, Embedder, Encoding, FeatureExtractor, FillMask, Pooling, Score, Sequence, Sourced,
+    Tagger, reference,
+};
+use serde::Deserialize;
+
+/// See `tests/fixtures/families/make.py`.
+#[derive(Deserialize)]
+struct Golden {
+    texts: Vec<Text>,
+}
+
+#[derive(Deserialize)]
+struct Text {
+    ids: Vec<u32>,
+    type_ids: Option<Vec<u32>>,
+    hidden: Option<Vec<Vec<f64>>>,
+    states: Option<Vec<Vec<Vec<f64>>>>,
+    pooler: Option<Vec<f64>>,
+    hidden_of_language_0: Option<Vec<Vec<f64>>>,
+    hidden_of_language_2: Option<Vec<Vec<f64>>>,
+    logits: Option<serde_json::Value>,
+    start: Option<Vec<f64>>,
+    end: Option<Vec<f64>>,
+    mask_logits: Option<Vec<Vec<f64>>>,
+    embedding: Option<Vec<f64>>,
+}
+
+impl Text {
+    fn types(&self) -> &[u32] {
+        self.type_ids.as_deref().unwrap_or_default()
+    }
+
+    fn sequence(&self) -> Sequence<'_> {
+        Sequence { ids: &self.ids, type_ids: self.types(), selected: &[] }
+    }
+
+    fn encoding(&self) -> Encoding {
+        Encoding { ids: self.ids.clone(), type_ids: self.types().to_vec(), total_tokens: self.ids.len(), truncated: false }
+    }
+
+    fn logits(&self) -> Vec<f64> {
+        fn flat(value: &serde_json::Value) -> Vec<f64> {
+            value.as_array().map_or_else(|| vec![value.as_f64().unwrap()], |values| values.iter().flat_map(flat).collect())
+        }
+        flat(self.logits.as_ref().unwrap())
+    }
+}
+
+/// PyTorch in float32 is within 2e-6 of float64 on these; as in the other goldens, 20 times that and at least 2e-5.
+const BOUND: Bound = Bound::absolute(4e-5);
+
+fn folders(suffix: &str) -> Vec<(String, PathBuf, Golden)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(common::fixture("families")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        if path.is_dir() && name.ends_with(suffix) {
+            let golden = serde_json::from_slice(&fs::read(path.join("golden.json")).unwrap()).unwrap();
+            found.push((name, path, golden));
+        }
+    }
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    assert!(!found.is_empty());
+    found
+}
+
+#[test]
+fn hidden_states_of_every_layer_and_the_pooler() {
+    let mut table = Table::new("hidden states");
+    for (name, folder, golden) in folders("base").into_iter().chain(folders("languages")) {
+        let has_pooler = golden.texts[0].pooler.is_some();
+        let builder = FeatureExtractor::builder().gpu(gpu()).all_layers(true).pooler(has_pooler);
+        let extractor = builder.from_dir(&folder).unwrap();
+        let checkpoint = Checkpoint::open(&folder).unwrap();
+        let plain = reference::Encoder::new(&checkpoint.config, &checkpoint.encoder().unwrap()).unwrap();
+        let sequences: Vec<_> = golden.texts.iter().map(Text::sequence).collect();
+        for (i, (features, text)) in extractor.features_of_tokens(&sequences).unwrap().iter().zip(&golden.texts).enumerate() {
+            let hidden = text.hidden.as_ref().unwrap().concat();
+            table.close(format!("{name} {i}"), features.as_slice(), &hidden, BOUND);
+            table.close(format!("{name} {i} f64 reference"), &plain.hidden(&text.ids, text.types()), &hidden, Bound::absolute(1e-6));
+            for (layer, state) in text.states.iter().flatten().enumerate() {
+                table.close(format!("{name} {i} layer {layer}"), &features.states()[layer], &state.concat(), BOUND);
+            }
+            if let Some(pooler) = &text.pooler {
+                table.close(format!("{name} {i} pooler"), features.pooler_output().unwrap(), pooler, BOUND);
+            }
+        }
+    }
+    table.finish();
+}
+
+#[test]
+fn languages_of_xlm_are_chosen_by_code() {
+    let mut table = Table::new("languages");
+    let (name, folder, golden) = folders("xlm-languages").remove(0);
+    for code in ["de", "fr"] {
+        let extractor = FeatureExtractor::builder().gpu(gpu()).language(code).from_dir(&folder).unwrap();
+        let text = &golden.texts[2];
+        // By a text's own types, and by the builder's language through the tokenizer.
+        let types = vec![if code == "de" { 0 } else { 2 }; text.ids.len()];
+        let sequence = Sequence { ids: &text.ids, type_ids: &types, selected: &[] };
+        let expected = if code == "de" { &text.hidden_of_language_0 } else { &text.hidden_of_language_2 };
+        let expected = expected.as_ref().unwrap().concat();
+        table.close(format!("{name} {code}"), extractor.features_of_tokens(&[sequence]).unwrap()[0].as_slice(), &expected, BOUND);
+        let words: Vec<String> = text.ids[1..text.ids.len() - 1].iter().map(|id| format!("w{}", id - 5)).collect();
+        let encodings = extractor.encode([&words.join(" ")]).unwrap();
+        table.equal(format!("{name} {code} ids"), &encodings[0].ids, &text.ids);
+        table.equal(format!("{name} {code} types"), &encodings[0].type_ids, &types);
+    }
+    let refused = FeatureExtractor::builder().gpu(gpu()).language("it").from_dir(&folder).err().unwrap().to_string();
+    table.check("unknown", refused.contains("no language `it`") && refused.contains("de, en, fr"), &refused);
+    let refused = FeatureExtractor::builder().gpu(gpu()).language("en").from_dir(folder.with_file_name("bert-base")).err().unwrap();
+    table.check("none", refused.to_string().contains("has no languages"), &refused);
+    table.finish();
+}
+
+#[test]
+fn classifiers_of_texts() {
+    let mut table = Table::new("classifiers of texts");
+    for (name, folder, golden) in folders("sequence") {
+        let classifier = Classifier::builder().gpu(gpu()).from_dir(&folder).unwrap();
+        let expected_labels: &[&str] = if name.starts_with("roberta") { &["LABEL_0"] } else { &["O", "B-PER", "I-PER"] };
+        table.equal(&name, classifier.labels(), &expected_labels.iter().map(|label| label.to_string()).collect::<Vec<_>>());
+        let encodings: Vec<_> = golden.texts.iter().map(Text::encoding).collect();
+        for (i, (found, text)) in classifier.classify_encodings(&encodings).unwrap().iter().zip(&golden.texts).enumerate() {
+            let logits = text.logits();
+            table.close(format!("{name} {i}"), &found.logits, &logits, BOUND);
+            let scores: Vec<f64> = match logits[..] {
+                [logit] => vec![1.0 / (1.0 + (-logit).exp())],
+                _ => logits.iter().map(|logit| logit.exp() / logits.iter().map(|logit| logit.exp()).sum::<f64>()).collect(),
+            };
+            table.close(format!("{name} {i} scores"), &found.scores, &scores, BOUND);
+            let best = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap();
+            table.equal(format!("{name} {i} best"), &[found.best()], &[best]);
+        }
+        let raw = Classifier::builder().gpu(gpu()).score(Score::Raw).from_dir(&folder).unwrap();
+        let found = raw.classify_encodings(&encodings[..1]).unwrap().remove(0);
+        table.close(format!("{name} raw"), &found.scores, &golden.texts[0].logits(), BOUND);
+    }
+    table.finish();
+}
+
+#[test]
+fn classifiers_of_tokens() {
+    let mut table = Table::new("classifiers of tokens");
+    for (name, folder, golden) in folders("token") {
+        let tagger = Tagger::builder().gpu(gpu()).from_dir(&folder).unwrap();
+        let special = TokenSource { sequence: None, word: None, bytes: 0..0 };
+        let sourced: Vec<_> = golden
+            .texts
+            .iter()
+            .map(|text| Sourced { encoding: text.encoding(), sources: vec![special.clone(); text.ids.len()] })
+            .collect();
+        for (i, (tagged, text)) in tagger.tag_encoded(&["", "", ""], &sourced).unwrap().iter().zip(&golden.texts).enumerate() {
+            table.close(format!("{name} {i}"), &tagged.logits, &text.logits(), BOUND);
+        }
+    }
+    table.finish();
+}
+
+#[test]
+fn spans() {
+    let mut table = Table::new("spans");
+    for (name, folder, golden) in folders("span") {
+        let options = AnswerOptions { n_best: 1000, max_answer_length: 4, null_threshold: Some(0.0) };
+        let answerer = Answerer::builder().gpu(gpu()).answers(options).from_dir(&folder).unwrap();
+        for (i, text) in golden.texts.iter().enumerate() {
+            // Every token but the specials is one letter of the context.
+            let last = text.ids.len() - 1;
+            let source = |at: usize| match at {
+                0 => TokenSource { sequence: None, word: None, bytes: 0..0 },
+                at if at == last => TokenSource { sequence: None, word: None, bytes: 0..0 },
+                at => TokenSource { sequence: Some(1), word: None, bytes: at - 1..at },
+            };
+            let window = Sourced { encoding: text.encoding(), sources: (0..=last).map(source).collect() };
+            let found = answerer.answer_windows(&[&"x".repeat(last)], &[vec![window]]).unwrap().remove(0);
+            let (start, end) = (text.start.as_ref().unwrap(), text.end.as_ref().unwrap());
+            table.close(format!("{name} {i} null"), &[found.null_score], &[start[0] + end[0]], BOUND);
+            let spans: Vec<(usize, usize)> = (1..last).flat_map(|s| (s..last.min(s + 4)).map(move |e| (s, e))).collect();
+            table.equal(format!("{name} {i} spans"), &[found.answers.len()], &[spans.len()]);
+            for answer in &found.answers {
+                let (s, e) = (answer.bytes.start + 1, answer.bytes.end);
+                table.close(format!("{name} {i} {s} to {e}"), &[answer.score], &[start[s] + end[e]], BOUND);
+            }
+            let sorted = found.answers.is_sorted_by(|a, b| a.score >= b.score);
+            table.check(format!("{name} {i}"), sorted, "the answers are not sorted");
+        }
+    }
+    table.finish();
+}
+
+#[test]
+fn masked_words() {
+    let mut table = Table::new("masked words");
+    for (name, folder, golden) in folders("masked") {
+        let words = 48;
+        let filler = FillMask::builder().gpu(gpu()).top(words).from_dir(&folder).unwrap();
+        let encodings: Vec<_> = golden.texts.iter().map(Text::encoding).collect();
+        for (i, (filled, text)) in filler.fill_encodings(&encodings).unwrap().iter().zip(&golden.texts).enumerate() {
+            let places: Vec<usize> = (0..text.ids.len()).filter(|&at| text.ids[at] == 4).collect();
+            table.equal(format!("{name} {i} places"), &filled.masks.iter().map(|mask| mask.position).collect::<Vec<_>>(), &places);
+            for (mask, expected) in filled.masks.iter().zip(text.mask_logits.as_ref().unwrap()) {
+                let total: f64 = expected.iter().map(|logit| logit.exp()).sum();
+                let mut seen = vec![f64::NAN; words];
+                for word in &mask.words {
+                    seen[word.id as usize] = f64::from(word.logit);
+                    table.close(format!("{name} {i} score"), &[word.score], &[expected[word.id as usize].exp() / total], BOUND);
+                }
+                table.close(format!("{name} {i} logits"), &seen, expected, BOUND);
+                let sorted = mask.words.is_sorted_by(|a, b| a.logit >= b.logit);
+                table.check(format!("{name} {i}"), sorted, "the words are not sorted");
+            }
+        }
+        let two = FillMask::builder().gpu(gpu()).top(2).from_dir(&folder).unwrap();
+        let (few, all) = (two.fill_encodings(&encodings).unwrap(), filler.fill_encodings(&encodings).unwrap());
+        table.equal(format!("{name} top 2"), &few[0].masks[0].words, &all[0].masks[0].words[..2]);
+    }
+    table.finish();
+}
+
+/// Six poolings next to one another, a matrix with tanh, layer norm, and normalisation, in folders that sentence-transformers wrote.
+#[test]
+fn modules_of_sentence_transformers() {
+    let mut table = Table::new("sentence-transformers' modules");
+    let (name, folder, golden) = folders("sentence-modules").remove(0);
+    let embedder = Embedder::builder().gpu(gpu()).from_dir(&folder).unwrap();
+    assert_eq!((embedder.pooling(), embedder.normalizes(), embedder.dimension()), (&Pooling::ALL[..], true, 20));
+    let sequences: Vec<_> = golden.texts.iter().map(Text::sequence).collect();
+    let expected: Vec<f64> = golden.texts.iter().flat_map(|text| text.embedding.clone().unwrap()).collect();
+    table.close(&name, embedder.embed_tokens(&sequences).unwrap().as_slice(), &expected, BOUND);
+    // Matryoshka: the first columns, with a norm of 1 again.
+    let short = Embedder::builder().gpu(gpu()).dimensions(7).from_dir(&folder).unwrap();
+    let expected = reference::normalize(&expected, 20, 7);
+    table.close("7 dimensions", short.embed_tokens(&sequences).unwrap().as_slice(), &expected, BOUND);
+    let rows = short.embed(["w1 w2"]).unwrap();
+    assert_eq!((short.dimension(), rows.dimension(), rows.as_slice().len()), (7, 7, 7));
+    for dimensions in [0, 21] {
+        let refused = Embedder::builder().gpu(gpu()).dimensions(dimensions).from_dir(&folder).err().unwrap().to_string();
+        table.check("dimensions", refused.contains(&format!("{dimensions} dimensions")) && refused.contains("have 20"), &refused);
+    }
+    table.finish();
+}
+
+#[test]
+fn a_head_that_is_not_there_is_refused_with_what_is() {
+    let mut table = Table::new("missing heads");
+    let folder = |name: &str| common::fixture("families").join(name);
+    let mut expect = |name: &str, result: Result<(), minilm::Error>, words: &[&str]| {
+        let message = result.expect_err(name).to_string();
+        table.check(name, words.iter().all(|word| message.contains(word)), &message);
+    };
+    expect(
+        "masked as classifier",
+        Classifier::builder().gpu(gpu()).from_dir(folder("bert-masked")).map(|_| ()),
+        &["this folder has no classifier of texts; it can do: embed, features, fill-mask"],
+    );
+    expect(
+        "sequence as tagger",
+        Tagger::builder().gpu(gpu()).from_dir(folder("bert-sequence")).map(|_| ()),
+        &["no classifier of tokens; it can do: embed, features, classify, zero-shot"],
+    );
+    expect(
+        "token as classifier",
+        Classifier::builder().gpu(gpu()).from_dir(folder("distilbert-token")).map(|_| ()),
+        &["no classifier of texts; it can do: embed, features, tag"],
+    );
+    expect(
+        "base as answerer",
+        Answerer::builder().gpu(gpu()).from_dir(folder("mpnet-base")).map(|_| ()),
+        &["no head that finds answers; it can do: embed, features"],
+    );
+    expect(
+        "span as filler",
+        FillMask::builder().gpu(gpu()).from_dir(folder("electra-span")).map(|_| ()),
+        &["no head that fills masks; it can do: embed, features, answer"],
+    );
+    expect(
+        "three labels as reranker",
+        minilm::Reranker::builder().gpu(gpu()).from_dir(folder("bert-sequence")).map(|_| ()),
+        &["a reranker gives one score, but this classifier has 3 labels"],
+    );
+    expect(
+        "no entailment",
+        minilm::ZeroShot::builder().gpu(gpu()).from_dir(folder("bert-sequence")).map(|_| ()),
+        &["a label `entailment`", "b-per"],
+    );
+    expect(
+        "no pooler",
+        FeatureExtractor::builder().gpu(gpu()).pooler(true).from_dir(folder("xlm-languages")).map(|_| ()),
+        &["this folder has no pooler; it can do: embed, features"],
+    );
+    table.finish();
+}
