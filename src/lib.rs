@@ -55,7 +55,7 @@ pub use gpu::{AdapterSummary, Gpu, GpuOptions};
 pub use model::{Input, Length, Model};
 pub use stats::{Counters, Stats};
 pub use decode::entities::{Aggregation, Entity, EntityOptions};
-pub use decode::quantized::{Precision, QuantizedEmbeddings, Ranges};
+pub use decode::quantized::{Precision, QuantizedEmbeddings, Ranges, quantize as quantize_embeddings};
 pub use decode::spans::{Answer, AnswerOptions, Answers};
 pub use tasks::answerer::{Answerer, AnswererSettings};
 pub use tasks::classifier::{Classification, Classifier, ClassifierSettings};

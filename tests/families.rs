@@ -268,7 +268,7 @@ fn a_head_that_is_not_there_is_refused_with_what_is() {
     expect(
         "sequence as tagger",
         Tagger::builder().gpu(gpu()).from_dir(folder("bert-sequence")).map(|_| ()),
-        &["no classifier of tokens; it can do: embed, features, classify, zero-shot"],
+        &["no classifier of tokens; it can do: embed, features, classify"],
     );
     expect(
         "token as classifier",

@@ -62,6 +62,11 @@ impl HeadConfig {
         })
     }
 
+    /// The label that says that one text follows from another, by its name, as in transformers.
+    pub fn entailment(&self) -> Option<usize> {
+        self.labels.iter().position(|label| label.to_lowercase().starts_with("entail"))
+    }
+
     /// The name of a label; one that the file does not name is `LABEL_<index>`, as in transformers.
     pub fn label(&self, index: usize) -> String {
         self.labels.get(index).filter(|label| !label.is_empty()).cloned().unwrap_or_else(|| format!("LABEL_{index}"))
@@ -155,7 +160,7 @@ impl<'a> Resolver<'a, '_> {
             ("features", true),
             ("classify", self.has_classifier()),
             ("rerank", self.has_classifier() && self.labels(self.config.family.heads.classifier) == Some(1)),
-            ("zero-shot", self.has_classifier() && self.labels(self.config.family.heads.classifier).is_some_and(|labels| labels > 1)),
+            ("zero-shot", self.has_classifier() && self.heads.entailment().is_some()),
             ("tag", self.has_token_classifier()),
             ("answer", self.has_span()),
             ("fill-mask", self.has_masked()),

@@ -48,6 +48,19 @@ pub struct Item {
     pub place: Place,
 }
 
+impl Item {
+    /// The text, for a task that takes one.
+    ///
+    /// # Errors
+    /// There are two.
+    pub fn single(&self) -> Result<&str> {
+        match &self.pair {
+            None => Ok(&self.text),
+            Some(_) => Err(Error::Input { problem: "this task takes one text, found `text_pair` too: leave it out".into() }),
+        }
+    }
+}
+
 /// Where an item comes from: `notes.txt, line 3`.
 #[derive(Clone)]
 pub struct Place {
@@ -62,10 +75,20 @@ impl std::fmt::Display for Place {
     }
 }
 
+/// What a line of JSON holds.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Fields {
+    /// `text`, and perhaps `text_pair`
+    Texts,
+    /// `question` and `context`
+    Question,
+}
+
 /// Reads items one by one.
 pub struct Reader {
     lines: Lines,
     format: InputFormat,
+    fields: Fields,
     place: Place,
     /// Bytes of all there is to read, where that is known.
     pub size: Option<u64>,
@@ -79,9 +102,32 @@ enum Lines {
 }
 
 #[derive(Deserialize)]
-struct JsonLine {
+struct JsonTexts {
     text: String,
     text_pair: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct JsonQuestion {
+    question: String,
+    context: String,
+}
+
+impl Fields {
+    /// A text, and perhaps another one.
+    fn parse(self, line: &str) -> serde_json::Result<(String, Option<String>)> {
+        match self {
+            Self::Texts => serde_json::from_str(line).map(|JsonTexts { text, text_pair }| (text, text_pair)),
+            Self::Question => serde_json::from_str(line).map(|JsonQuestion { question, context }| (question, Some(context))),
+        }
+    }
+
+    fn example(self) -> &'static str {
+        match self {
+            Self::Texts => r#"{"text": "..."} or {"text": "...", "text_pair": "..."}"#,
+            Self::Question => r#"{"question": "...", "context": "..."}"#,
+        }
+    }
 }
 
 impl InputArguments {
@@ -124,12 +170,24 @@ const BUFFER: usize = 1 << 16;
 
 impl Reader {
     fn new(lines: Lines, format: InputFormat, source: &str, unit: &'static str, size: Option<u64>) -> Self {
-        Self { lines, format, place: Place { source: source.into(), unit, number: 0 }, size, position: 0 }
+        Self { lines, format, fields: Fields::Texts, place: Place { source: source.into(), unit, number: 0 }, size, position: 0 }
     }
 
     /// Texts of the command line.
     pub fn of_texts(texts: Vec<String>) -> Self {
         Self::new(Lines::Arguments(texts.into_iter()), InputFormat::Text, "the command line", "text", None)
+    }
+
+    /// A question and its context from the command line.
+    pub fn of_question(question: String, context: String) -> Self {
+        let line = serde_json::json!({"question": question, "context": context}).to_string();
+        let lines = Lines::Arguments(vec![line].into_iter());
+        Self::new(lines, InputFormat::Jsonl, "the command line", "question", None).with_fields(Fields::Question)
+    }
+
+    /// With these fields in lines of JSON.
+    pub fn with_fields(self, fields: Fields) -> Self {
+        Self { fields, ..self }
     }
 
     /// Where the texts come from, for messages.
@@ -147,12 +205,12 @@ impl Reader {
         if self.format == InputFormat::Text {
             return Ok(Some(Item { text, pair: None, line, place }));
         }
-        let JsonLine { text, text_pair: pair } = serde_json::from_str(&text).map_err(|error| {
+        let (text, pair) = self.fields.parse(&text).map_err(|error| {
             let error = error.to_string();
             // The line of the error is always 1: it would only confuse.
             let error = error.replace(" at line 1 column ", ", at character ");
-            let expected = r#"expected a JSON object such as {"text": "..."} or {"text": "...", "text_pair": "..."}"#;
-            Error::Input { problem: format!("{place}: {expected}, found something else: {error}") }
+            let example = self.fields.example();
+            Error::Input { problem: format!("{place}: expected a JSON object such as {example}, found something else: {error}") }
         })?;
         Ok(Some(Item { text, pair, line, place }))
     }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use minilm::checkpoint::{SentenceSettings, Tokenizer};
+use minilm::checkpoint::{SentenceSettings, Side, Tokenizer};
 use minilm::{Builder, Checkpoint, Embedder, Encoding, Error, Gpu, GpuOptions, Pooling, Result, Task, default_model, wgpu};
 
 use super::input::Item;
@@ -20,6 +20,9 @@ pub struct ModelArguments {
     /// Cut texts after so many tokens, specials included [default: what the model says]
     #[arg(long, value_name = "N")]
     pub max_length: Option<usize>,
+    /// The language of all texts, for models with an embedding for each language (some of XLM)
+    #[arg(long, value_name = "CODE")]
+    pub language: Option<String>,
 }
 
 #[derive(Args)]
@@ -152,6 +155,9 @@ impl ModelArguments {
         if let Some(length) = self.max_length {
             builder = builder.max_length(length);
         }
+        if let Some(code) = &self.language {
+            builder = builder.language(code);
+        }
         if let Some(budget) = batch.and_then(|batch| batch.token_budget) {
             builder = builder.token_budget(budget);
         }
@@ -197,14 +203,23 @@ impl<'a> Encode<'a> {
         Self { tokenizer: model.tokenizer(), max_length: model.max_length(), prefix }
     }
 
-    /// # Errors
-    /// What the model cannot take, with the item's place in front.
     pub fn encode(&self, item: &Item) -> Result<Encoding> {
-        let encoding = self.tokenizer.encode(&format!("{}{}", self.prefix, item.text), item.pair.as_deref(), self.max_length);
-        encoding.map_err(|error| match error {
-            Error::Input { problem } => Error::Input { problem: format!("{}: {problem}", item.place) },
-            other => other,
-        })
+        self.tokenizer.encode(&format!("{}{}", self.prefix, item.text), item.pair.as_deref(), self.max_length)
+    }
+
+    /// In as many windows as a long text needs, which share `stride` tokens. Of a pair, the second text is cut into windows.
+    ///
+    /// # Errors
+    /// As [`Encode::encode`].
+    pub fn windows(&self, item: &Item, stride: usize) -> Result<Vec<Encoding>> {
+        let (text, pair) = (format!("{}{}", self.prefix, item.text), item.pair.as_deref());
+        let cut = if pair.is_some() { Side::Second } else { Side::First };
+        let whole = self.encode(item)?;
+        if !whole.truncated {
+            return Ok(vec![whole]);
+        }
+        let windows = self.tokenizer.windows(&text, pair, self.max_length, stride, cut)?;
+        Ok(windows.into_iter().map(|(encoding, _)| encoding).collect())
     }
 }
 

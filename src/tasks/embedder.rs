@@ -143,6 +143,38 @@ impl Embedder {
         pollster::block_on(self.run(texts, lengths, Wait::Here))
     }
 
+    /// Embeds texts that are windows already (see [`Tokenizer::windows`](crate::checkpoint::Tokenizer::windows)): for each text, a row for
+    /// each of its windows.
+    ///
+    /// # Errors
+    /// As [`Embedder::embed_tokens`].
+    pub fn embed_windows(&self, texts: &[&[Encoding]]) -> Result<Vec<Embeddings>> {
+        let windows: Vec<Sequence> = texts.iter().copied().flatten().map(Encoding::sequence).collect();
+        let columns = self.dimension();
+        let all = self.embed_tokens(&windows)?;
+        let mut first = 0;
+        let of_text = |windows: &&[Encoding]| {
+            let data = all.data[first * columns..][..windows.len() * columns].to_vec();
+            first += windows.len();
+            Embeddings { data, columns, lengths: lengths(windows) }
+        };
+        Ok(texts.iter().map(of_text).collect())
+    }
+
+    /// One row for a text of several windows: their mean, weighted by tokens, with an L2 norm of 1 where rows have it.
+    pub fn mean_of_windows(&self, windows: &Embeddings) -> Embeddings {
+        let columns = windows.columns;
+        let mut mean = vec![0.0f64; columns];
+        for (row, length) in windows.rows().zip(&windows.lengths) {
+            mean.iter_mut().zip(row).for_each(|(sum, &value)| *sum += f64::from(value) * length.used as f64);
+        }
+        let total = windows.lengths.iter().map(|length| length.used).sum::<usize>();
+        let norm = mean.iter().map(|value| value * value).sum::<f64>().sqrt();
+        let divisor = if self.normalizes() { norm.max(1e-12) } else { total.max(1) as f64 };
+        let data = mean.iter().map(|value| (value / divisor) as f32).collect();
+        Embeddings { data, columns, lengths: vec![Length { total, used: total }] }
+    }
+
     /// Embeds texts and leaves the rows on the GPU. Returns as soon as the work is submitted: what the caller submits to the same
     /// queue afterwards sees the rows.
     ///

@@ -59,8 +59,8 @@ impl Task for ZeroShot {
     fn load(checkpoint: Checkpoint, options: Options, settings: ClassifierSettings) -> Result<Self> {
         let (count, path) = (checkpoint.classifier()?.output.weight.rows(), checkpoint.path.clone());
         let labels: Vec<String> = (0..count).map(|index| checkpoint.heads.label(index).to_lowercase()).collect();
-        // As transformers: by the label's name; what is not entailment is the other end of the list.
-        let Some(entailment) = labels.iter().position(|label| label.starts_with("entail")).filter(|_| count > 1) else {
+        // As in transformers, what is not entailment is the other end of the list unless a label says so.
+        let Some(entailment) = checkpoint.heads.entailment().filter(|_| count > 1) else {
             let problem = format!(
                 "zero-shot classification needs a classifier with a label `entailment`, found {labels:?}; this folder can do: {}",
                 checkpoint.tasks().join(", ")
