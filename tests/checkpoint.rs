@@ -406,8 +406,8 @@ const HOSTILE_FOLDERS: &[Hostile] = &[
     ("length 0", |folder| write_json(folder, "sentence_bert_config.json", json!({"max_seq_length": 0})),
         &["`max_seq_length`", "at least 1", "found 0"]),
     ("no tokenizer", |folder| remove(folder, "vocab.txt"), &["no tokenizer", "tokenizer.json", "vocab.txt"]),
-    ("other tokenizer", |folder| { fs::rename(folder.join("vocab.txt"), folder.join("sentencepiece.bpe.model")).unwrap(); },
-        &["tokenizer.json or vocab.txt", "only sentencepiece.bpe.model", "not supported"]),
+    ("other tokenizer", |folder| { fs::rename(folder.join("vocab.txt"), folder.join("spm.model")).unwrap(); },
+        &["tokenizer.json, vocab.txt", "only spm.model", "`tokenizer_class`"]),
     ("tokenizer.json broken", |folder| write(folder, "tokenizer.json", b"{\"version\": \"1.0\", \"model\""),
         &["tokenizer.json", "expected a tokenizer", "EOF"]),
     ("tokenizer.json of another kind", |folder| write(folder, "tokenizer.json", b"{}"), &["tokenizer.json", "expected a tokenizer"]),
@@ -426,7 +426,7 @@ const HOSTILE_FOLDERS: &[Hostile] = &[
         &["`tokenizer_class`", "BertTokenizer", "\"BertJapaneseTokenizer\""]),
     ("special token a number", |folder| write_json(folder, "tokenizer_config.json", json!({"sep_token": 3})),
         &["`sep_token`", "`content`", "found 3"]),
-    ("vocabulary without specials", |folder| write(folder, "vocab.txt", b"a\nb\n"), &["vocab.txt", "`[UNK]`", "2 lines"]),
+    ("vocabulary without specials", |folder| write(folder, "vocab.txt", b"a\nb\n"), &["vocab.txt", "`[UNK]`", "2 tokens"]),
     ("vocabulary not text", |folder| write(folder, "vocab.txt", b"\xff\xfe"), &["vocab.txt", "UTF-8", "offset 0"]),
 ];
 
