@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows of a GPU. Weights stay in the mapped file until they are read; families of models are rows of data in [`family`].
 
+mod byte_level;
 pub mod config;
 mod convert;
 pub mod family;
@@ -9,11 +10,19 @@ mod header;
 pub mod heads;
 mod json;
 mod mapped;
+mod protobuf;
 pub mod quantize;
 pub mod sentence;
+mod sentencepiece;
+mod sources;
 pub mod tensors;
 pub mod tokenizer;
+mod tokenizer_files;
+mod tokenizer_json;
+mod tokenizer_settings;
+mod unigram;
 pub mod weights;
+mod windows;
 mod wordpiece;
 
 use std::path::{Path, PathBuf};
@@ -24,7 +33,7 @@ pub use heads::{ClassifierWeights, HeadConfig, MaskedWeights, Score};
 pub use quantize::{QuantizeReport, quantize};
 pub use sentence::{DenseModule, Module, Pooling, SentenceSettings};
 pub use tensors::{Dtype, Tensor, Tensors};
-pub use tokenizer::{Encoding, TokenSource, Tokenizer};
+pub use tokenizer::{Encoding, Side, TokenSource, Tokenizer};
 pub use weights::{EncoderWeights, LayerWeights, Linear, Norm};
 
 use heads::Resolver;

@@ -14,7 +14,7 @@ use super::{Checkpoint, Dtype, Tensor, Tensors};
 use crate::{Error, Result};
 
 /// What a model folder holds beside weights, and what the copy keeps, with [`TRANSFORMER_FILES`].
-const KEPT_FILES: [&str; 13] = [
+const KEPT_FILES: [&str; 15] = [
     "config.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -24,6 +24,8 @@ const KEPT_FILES: [&str; 13] = [
     "vocab.json",
     "merges.txt",
     "sentencepiece.bpe.model",
+    "sentencepiece.model",
+    "spiece.model",
     "modules.json",
     "config_sentence_transformers.json",
     "README.md",

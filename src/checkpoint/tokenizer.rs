@@ -4,15 +4,16 @@
 //! nothing is ever padded.
 
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
 use tokenizers::{EncodeInput, PostProcessor, PostProcessorWrapper, TruncationDirection, TruncationParams, TruncationStrategy};
 
 use super::config::EncoderConfig;
 use super::json::Object;
-use super::wordpiece;
+use super::sources::{self, Characters};
+use super::tokenizer_files;
+use super::tokenizer_json::guarded;
+use super::windows::{self, Tokens};
 use crate::{Error, Result};
 
 /// A text or a pair of texts as token ids.
@@ -38,6 +39,13 @@ pub struct TokenSource {
     pub bytes: Range<usize>,
 }
 
+/// A text of a pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    First,
+    Second,
+}
+
 /// The tokenizer of a model folder.
 #[derive(Debug)]
 pub struct Tokenizer {
@@ -52,10 +60,14 @@ pub struct Tokenizer {
     /// The type of every token, where the model does not tell the texts of a pair apart as the tokenizer may.
     one_type: Option<u32>,
     lower_case: bool,
+    /// What stands for a missing word, where the folder says.
+    mask_token: Option<String>,
 }
 
 impl Tokenizer {
-    /// Opens `tokenizer.json`, or builds the tokenizer from `vocab.txt` and `tokenizer_config.json`.
+    /// Opens `tokenizer.json`, or builds the tokenizer from the files of its class: `vocab.txt` (BERT, MPNet), `vocab.json` and
+    /// `merges.txt` (RoBERTa), or a SentencePiece model (XLM-RoBERTa, CamemBERT), with what `tokenizer_config.json`,
+    /// `special_tokens_map.json` and `added_tokens.json` say.
     ///
     /// # Errors
     /// There is no tokenizer or only one of another kind, or its files are damaged.
@@ -67,27 +79,13 @@ impl Tokenizer {
             Some(config) => config.number("model_max_length")?.filter(|length| (1.0..1e9).contains(length)).map(|length| length as usize),
             None => None,
         };
-        let path = folder.join("tokenizer.json");
-        let (path, mut texts) = match std::fs::read(&path) {
-            Ok(bytes) => {
-                let texts = guarded(|| tokenizers::Tokenizer::from_bytes(bytes));
-                let wrong = |error| {
-                    Error::checkpoint(&path, format!("expected a tokenizer of Hugging Face, found {error}: download the file again"))
-                };
-                let texts = texts.map_err(wrong)?;
-                (path, texts)
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => wordpiece::open(folder, config.as_ref())?,
-            Err(source) => return Err(Error::Io { path, problem: "cannot be read", source }),
-        };
+        let mask_token = mask_token(folder, config.as_ref())?;
+        let (path, mut texts) = tokenizer_files::open(folder, config)?;
         let unset = texts.with_padding(None).with_truncation(None).map(|_| ());
         unset.map_err(|error| Error::checkpoint(&path, format!("cannot be used without truncation: {error}")))?;
         let join = texts.get_post_processor().cloned();
-        if let Some(join) = &join {
-            check_post_processor(&path, &serde_json::to_value(join).unwrap_or_default())?;
-        }
         texts.with_post_processor(None::<PostProcessorWrapper>);
-        Ok(Self { path, texts, join, max_length, vocabulary: usize::MAX, one_type: None, lower_case: false })
+        Ok(Self { path, texts, join, max_length, vocabulary: usize::MAX, one_type: None, lower_case: false, mask_token })
     }
 
     /// Fitted to a model: ids beyond its vocabulary are refused, types are all the same where it has none, texts are lowercased first
@@ -145,10 +143,66 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn encode_with_sources(&self, text: &str, pair: Option<&str>, max_length: usize) -> Result<(Encoding, Vec<TokenSource>)> {
-        let (encoding, tokens) = self.encode_by(text, pair, max_length, |text| self.texts.encode(text, false))?;
-        let parts = tokens.get_sequence_ids().into_iter().zip(tokens.get_word_ids()).zip(tokens.get_offsets());
-        let sources = parts.map(|((sequence, &word), &(start, end))| TokenSource { sequence, word, bytes: start..end });
-        Ok((encoding, sources.collect()))
+        let (encoding, tokens) = self.encode_by(text, pair, max_length, |text| self.texts.encode_char_offsets(text, false))?;
+        let texts: Vec<_> = [text].into_iter().chain(pair).map(Characters::new).collect();
+        Ok((encoding, sources::of_tokens(&tokens, &texts)))
+    }
+
+    /// Tokenizes a text of any length as inputs of at most `max_length` tokens, of which neighbours share `stride` tokens of the text;
+    /// every window has the special tokens. Of a pair, the text `cut` is cut into windows and the other one is whole in each, as the
+    /// question in question answering; without a pair, `cut` does not matter. A text that fits is one window.
+    ///
+    /// Each window is an input of its own: `total_tokens` are its tokens, and it is not `truncated`. Sources are places in the texts as
+    /// they are given; as in [`Tokenizer::encode_with_sources`], they are not lowercased.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`], and where `max_length` leaves no room for the text that is cut, or none that is larger than `stride`.
+    pub fn windows(
+        &self,
+        text: &str,
+        pair: Option<&str>,
+        max_length: usize,
+        stride: usize,
+        cut: Side,
+    ) -> Result<Vec<(Encoding, Vec<TokenSource>)>> {
+        let room = self.room(max_length, pair.is_some())?;
+        // Places are trimmed here, where the tokens still stand in their text.
+        let tokenize = |text: &str| self.join(self.texts.encode_char_offsets(text, false)?, None, false).map(Tokens::new);
+        let tokens = guarded(|| Ok((tokenize(text)?, pair.map(tokenize).transpose()?)));
+        let (first, second) = tokens.map_err(|error| self.wrong(&error))?;
+        let (long, whole) = match (&first, &second, cut) {
+            (first, Some(second), Side::First) => (first, Some(second)),
+            (first, Some(second), Side::Second) => (second, Some(first)),
+            (first, None, _) => (first, None),
+        };
+        let beside = whole.map_or(0, Tokens::len);
+        let left = room.checked_sub(beside).filter(|&left| left > 0 || long.len() == 0).ok_or_else(|| {
+            let problem =
+                format!("a maximum length of {max_length} tokens has no room for a text beside {} special tokens", max_length - room);
+            Error::input(match beside {
+                0 => format!("{problem}: raise it"),
+                _ => format!("{problem} and {beside} tokens of the text that is not cut: raise it, or shorten that text"),
+            })
+        })?;
+        let most = if long.len() > left { left } else { room };
+        if stride > 0 && stride >= most {
+            return Err(Error::input(format!(
+                "a stride of {stride} tokens is not less than the {most} tokens of a text that a window of {max_length} tokens has room for: \
+                 lower the stride"
+            )));
+        }
+        let texts: Vec<_> = [text].into_iter().chain(pair).map(Characters::new).collect();
+        let encode = |range| {
+            let (window, whole) = (long.slice(range), whole.map(|whole| whole.slice(0..beside)));
+            let (first, second) = match (whole, cut) {
+                (Some(whole), Side::Second) => (whole, Some(window)),
+                (whole, _) => (window, whole),
+            };
+            let tokens = guarded(|| self.join(first, second, true)).map_err(|error| self.wrong(&error))?;
+            let (ids, type_ids) = self.ids(&tokens)?;
+            Ok((Encoding { total_tokens: ids.len(), truncated: false, ids, type_ids }, sources::of_tokens(&tokens, &texts)))
+        };
+        windows::ranges(long.len(), left, stride).map(encode).collect()
     }
 
     fn encode_by<'s>(
@@ -158,33 +212,50 @@ impl Tokenizer {
         max_length: usize,
         encode: impl Fn(EncodeInput<'s>) -> tokenizers::Result<tokenizers::Encoding>,
     ) -> Result<(Encoding, tokenizers::Encoding)> {
-        let specials = self.join.as_ref().map_or(0, |join| join.added_tokens(pair.is_some()));
-        let Some(room) = max_length.checked_sub(specials) else {
-            let problem = format!("a maximum length of {max_length} tokens has no room for the {specials} special tokens: raise it");
-            return Err(Error::input(problem));
-        };
+        let room = self.room(max_length, pair.is_some())?;
         let tokens = guarded(|| {
             let first = encode(text.into())?;
             let second = pair.map(|pair| encode(pair.into())).transpose()?;
-            let total = first.len() + second.as_ref().map_or(0, tokenizers::Encoding::len) + specials;
+            let total = first.len() + second.as_ref().map_or(0, tokenizers::Encoding::len) + max_length - room;
             let (first, second) = truncate(first, second, room)?;
-            Ok((total, self.join(first, second)?))
+            Ok((total, self.join(first, second, true)?))
         });
-        let wrong = |error| Error::checkpoint(&self.path, format!("the text could not be tokenized: {error}"));
-        let (total_tokens, tokens) = tokens.map_err(wrong)?;
+        let (total_tokens, tokens) = tokens.map_err(|error| self.wrong(&error))?;
+        let (ids, type_ids) = self.ids(&tokens)?;
+        Ok((Encoding { ids, type_ids, total_tokens, truncated: total_tokens > max_length }, tokens))
+    }
+
+    /// Tokens that `max_length` leaves beside the special ones.
+    fn room(&self, max_length: usize, pair: bool) -> Result<usize> {
+        let specials = self.join.as_ref().map_or(0, |join| join.added_tokens(pair));
+        let problem = || format!("a maximum length of {max_length} tokens has no room for the {specials} special tokens: raise it");
+        max_length.checked_sub(specials).ok_or_else(|| Error::input(problem()))
+    }
+
+    fn join(
+        &self,
+        first: tokenizers::Encoding,
+        second: Option<tokenizers::Encoding>,
+        specials: bool,
+    ) -> tokenizers::Result<tokenizers::Encoding> {
+        match &self.join {
+            Some(join) => join.process(first, second, specials),
+            None => self.texts.post_process(first, second, specials),
+        }
+    }
+
+    /// Ids and types of an input, as the model knows them.
+    fn ids(&self, tokens: &tokenizers::Encoding) -> Result<(Vec<u32>, Vec<u32>)> {
         let (ids, mut type_ids) = (tokens.get_ids().to_vec(), tokens.get_type_ids().to_vec());
         if let Some(token_type) = self.one_type {
             type_ids.fill(token_type);
         }
         self.check_ids(&ids)?;
-        Ok((Encoding { ids, type_ids, total_tokens, truncated: total_tokens > max_length }, tokens))
+        Ok((ids, type_ids))
     }
 
-    fn join(&self, first: tokenizers::Encoding, second: Option<tokenizers::Encoding>) -> tokenizers::Result<tokenizers::Encoding> {
-        match &self.join {
-            Some(join) => join.process(first, second, true),
-            None => self.texts.post_process(first, second, true),
-        }
+    fn wrong(&self, error: &str) -> Error {
+        Error::checkpoint(&self.path, format!("the text could not be tokenized: {error}"))
     }
 
     /// The pieces that ids stand for; an id that the tokenizer does not know is shown as a number.
@@ -199,7 +270,8 @@ impl Tokenizer {
 
     /// The token that stands for a missing word.
     pub(crate) fn mask(&self) -> Option<u32> {
-        ["[MASK]", "<mask>", "<special1>"].iter().find_map(|piece| self.id(piece))
+        let known = ["[MASK]", "<mask>"].into_iter();
+        self.mask_token.as_deref().into_iter().chain(known).find_map(|piece| self.id(piece))
     }
 
     /// Refuses ids that have no row in the model's table.
@@ -212,6 +284,14 @@ impl Tokenizer {
              leave the token out, or use the tokenizer that belongs to the model"
         )))
     }
+}
+
+/// `mask_token`, as a text or as an object with `content`.
+fn mask_token(folder: &Path, config: Option<&Object>) -> Result<Option<String>> {
+    let specials = Object::open(&folder.join("special_tokens_map.json"))?;
+    let values = [specials.as_ref(), config].into_iter().flatten().filter_map(|object| object.get("mask_token"));
+    let content = |value: &Value| value.get("content").unwrap_or(value).as_str().map(str::to_owned);
+    Ok(values.filter_map(content).next())
 }
 
 /// Cuts a text or a pair to `room` tokens in all. The parts that are cut off would be kept as further windows; they are dropped here,
@@ -229,47 +309,4 @@ fn truncate(
         second.take_overflowing();
     }
     Ok((first, second))
-}
-
-/// Runs code of the `tokenizers` crate, which takes some faults of its files for impossible and panics on them.
-fn guarded<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> std::result::Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(result) => result.map_err(|error| error.to_string()),
-        Err(_) => Err("contents that the tokenizers library cannot handle".to_owned()),
-    }
-}
-
-/// The library takes a template at its word and panics on a special token that is not defined, or on a second text among single ones.
-fn check_post_processor(path: &Path, processor: &Value) -> Result<()> {
-    let parts = processor["processors"].as_array().map_or(std::slice::from_ref(processor), Vec::as_slice);
-    let wrong = |found: String| Error::checkpoint(path, format!("`post_processor`: {found}: download the file again"));
-    let mut templates = 0;
-    for part in parts {
-        match part["type"].as_str() {
-            Some("TemplateProcessing") => templates += 1,
-            Some("Sequence") => return Err(wrong("expected one list of processors, found lists in a list".into())),
-            _ => continue,
-        }
-        let sides: [(&str, &[&str]); 2] = [("single", &["A"]), ("pair", &["A", "B"])];
-        for (side, allowed) in sides {
-            for piece in part[side].as_array().into_iter().flatten() {
-                let sequence = piece["Sequence"]["id"].as_str();
-                if let Some(sequence) = sequence.filter(|sequence| !allowed.contains(sequence)) {
-                    return Err(wrong(format!("expected the texts {allowed:?} in the template `{side}`, found `{sequence}`")));
-                }
-                let Some(special) = piece["SpecialToken"]["id"].as_str() else { continue };
-                let defined = &part["special_tokens"][special];
-                let lengths = (defined["ids"].as_array().map(Vec::len), defined["tokens"].as_array().map(Vec::len));
-                if lengths.0.is_none() || lengths.0 != lengths.1 {
-                    return Err(wrong(format!(
-                        "expected an id for each special token, found none for `{special}` of the template `{side}`"
-                    )));
-                }
-            }
-        }
-    }
-    if templates > 1 {
-        return Err(wrong(format!("expected at most one template, found {templates}")));
-    }
-    Ok(())
 }

@@ -5,9 +5,11 @@
 #![allow(dead_code)]
 
 pub mod compare;
+pub mod files;
 pub mod golden;
 pub mod gpu;
 pub mod program;
+pub mod sentencepiece;
 pub mod synthetic;
 
 use std::path::{Path, PathBuf};
