@@ -29,6 +29,7 @@
 pub mod batch;
 mod builder;
 pub mod checkpoint;
+pub mod decode;
 mod default_model;
 mod embedder;
 mod encoder;
