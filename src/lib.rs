@@ -30,8 +30,7 @@ mod assembler;
 pub mod batch;
 mod builder;
 pub mod checkpoint;
-#[allow(dead_code)]
-mod decode;
+pub mod decode;
 mod default_model;
 mod encoder;
 mod error;
