@@ -290,7 +290,7 @@ impl Tokenizer {
 fn mask_token(folder: &Path, config: Option<&Object>) -> Result<Option<String>> {
     let specials = Object::open(&folder.join("special_tokens_map.json"))?;
     let values = [specials.as_ref(), config].into_iter().flatten().filter_map(|object| object.get("mask_token"));
-    let content = |value: &Value| value.get("content").unwrap_or(value).as_str().map(str::to_owned);
+    let content = |value: &serde_json::Value| value.get("content").unwrap_or(value).as_str().map(str::to_owned);
     Ok(values.filter_map(content).next())
 }
 

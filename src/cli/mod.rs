@@ -6,18 +6,24 @@
 //!
 //! Results go to standard output, everything else to standard error.
 
+mod answer;
+mod classify;
 mod embed;
 mod features;
+mod fill_mask;
 mod info;
 mod input;
 mod model;
 mod output;
 mod progress;
 mod quantize;
+mod rerank;
 mod search;
 mod similarity;
 mod stream;
+mod tag;
 mod tokens;
+mod zero_shot;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -43,6 +49,12 @@ enum Command {
     Features(features::Arguments),
     Similarity(similarity::Arguments),
     Search(search::Arguments),
+    Classify(classify::Arguments),
+    Rerank(rerank::Arguments),
+    ZeroShot(zero_shot::Arguments),
+    Tag(tag::Arguments),
+    Answer(answer::Arguments),
+    FillMask(fill_mask::Arguments),
     Tokens(tokens::Arguments),
     Info(info::Arguments),
     Quantize(quantize::Arguments),
@@ -62,8 +74,8 @@ Environment (an option on the command line goes first):
   WGPU_POWER_PREF    low or high, as in --power-preference
   RUST_LOG           what is logged to standard error: error, warn, info, debug, or a filter such as minilm=debug
 
-Exit status: 0 where all went well, also when the reader of a pipe has seen enough; 1 after an error; 2 for a wrong
-command line; 130 after Ctrl-C.";
+Exit status: 0 where all went well, also when the reader of a pipe has seen enough; 1 after an error, or where a line of
+JSON could not be taken and says so as "error"; 2 for a wrong command line; 130 after Ctrl-C.";
 
 /// Runs the command that the command line names.
 pub fn main() -> ExitCode {
@@ -75,6 +87,12 @@ pub fn main() -> ExitCode {
         Command::Features(arguments) => features::run(arguments),
         Command::Similarity(arguments) => similarity::run(arguments),
         Command::Search(arguments) => search::run(arguments),
+        Command::Classify(arguments) => classify::run(arguments),
+        Command::Rerank(arguments) => rerank::run(arguments),
+        Command::ZeroShot(arguments) => zero_shot::run(arguments),
+        Command::Tag(arguments) => tag::run(arguments),
+        Command::Answer(arguments) => answer::run(arguments),
+        Command::FillMask(arguments) => fill_mask::run(arguments),
         Command::Tokens(arguments) => tokens::run(arguments),
         Command::Info(arguments) => info::run(arguments),
         Command::Quantize(arguments) => quantize::run(arguments),

@@ -50,6 +50,18 @@ pub fn push_json(lines: &mut Vec<u8>, value: &impl Serialize) -> Result<()> {
     Ok(())
 }
 
+/// Scores by label, in the order of the labels.
+pub struct ByLabel<'a> {
+    pub labels: &'a [String],
+    pub scores: &'a [f64],
+}
+
+impl Serialize for ByLabel<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_map(self.labels.iter().zip(self.scores))
+    }
+}
+
 /// Text that would break a line, made harmless.
 pub fn on_one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()

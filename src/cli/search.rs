@@ -12,7 +12,7 @@ use super::input::{FileArguments, Reader};
 use super::model::{BatchArguments, Encode, Folder, GpuArguments, ModelArguments, PoolingArguments};
 use super::output::{self, Format};
 use super::progress::Progress;
-use super::stream::Stream;
+use super::stream::{Faults, Stream};
 
 /// Search by meaning: rank the lines of a file or of standard input by how near they are to a query
 ///
@@ -70,7 +70,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
     let embedder = Arc::new(model.load(&folder, &gpu, Some(&batch), pooling.builder())?);
 
     let encoder = embedder.clone();
-    let mut queries = Stream::start(Reader::of_texts(vec![query]), Progress::new(None), move |item| {
+    let mut queries = Stream::start(Reader::of_texts(vec![query]), Progress::new(None), Faults::End, move |item| {
         Encode::of(encoder.model(), &query_prefix).encode(item)
     });
     let mut query = Vec::new();
@@ -80,18 +80,17 @@ pub fn run(arguments: Arguments) -> Result<()> {
 
     let progress = Progress::new(reader.size);
     let encoder = embedder.clone();
-    let mut stream = Stream::start(reader, progress, move |item| Encode::of(encoder.model(), &prefix).encode(item));
+    let mut stream = Stream::start(reader, progress, Faults::End, move |item| Encode::of(encoder.model(), &prefix).encode(item));
     let mut best = Best { hits: Vec::new(), top: top.get() };
     while let Some(chunk) = stream.next()? {
         let embeddings = embedder.embed_tokens(&chunk.sequences())?;
-        for (row, item) in embeddings.rows().zip(chunk.items) {
+        for (row, (item, _)) in embeddings.rows().zip(chunk.results.into_iter().flatten()) {
             best.offer(Hit { score: cosine(&query, row), line: item.line, text: item.text });
         }
     }
     output::write(&lines(&best.finish(), format)?)?;
-    queries.warn_truncated(embedder.model().max_length());
-    stream.warn_truncated(embedder.model().max_length());
-    Ok(())
+    queries.finish(embedder.model().max_length())?;
+    stream.finish(embedder.model().max_length())
 }
 
 /// The prompt for a role, by the names that sentence-transformers tries, unless one was named for all.

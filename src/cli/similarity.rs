@@ -9,7 +9,7 @@ use super::input::Reader;
 use super::model::{Encode, GpuArguments, ModelArguments, PoolingArguments};
 use super::output;
 use super::progress::Progress;
-use super::stream::Stream;
+use super::stream::{Faults, Stream};
 
 /// Compare two texts: print the cosine of their embeddings, 1 for the same direction
 #[derive(Args)]
@@ -37,13 +37,12 @@ pub fn run(arguments: Arguments) -> Result<()> {
 
     let encoder = embedder.clone();
     let encode = move |item: &_| Encode::of(encoder.model(), &prefix).encode(item);
-    let mut stream = Stream::start(Reader::of_texts(vec![first, second]), Progress::new(None), encode);
+    let mut stream = Stream::start(Reader::of_texts(vec![first, second]), Progress::new(None), Faults::End, encode);
     while let Some(chunk) = stream.next()? {
         let embeddings = embedder.embed_tokens(&chunk.sequences())?;
         if let (Some(first), Some(second)) = (embeddings.row(0), embeddings.row(1)) {
             output::write(format!("{:.6}\n", cosine(first, second)).as_bytes())?;
         }
     }
-    stream.warn_truncated(embedder.model().max_length());
-    Ok(())
+    stream.finish(embedder.model().max_length())
 }

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use minilm::{Encoding, Error, Length, Result, Sequence};
+use minilm::{Encoding, Error, Length, Result, Sequence, Sourced};
 
 use super::input::{Item, Reader};
 use super::output;
@@ -42,6 +42,19 @@ impl Tokens for Encoding {
     }
 }
 
+impl Tokens for Sourced {
+    fn length(&self) -> Length {
+        self.encoding.length()
+    }
+}
+
+/// Several inputs of one text; the longest speaks for all.
+impl<T: Tokens> Tokens for Vec<T> {
+    fn length(&self) -> Length {
+        self.iter().map(T::length).max_by_key(|length| length.total).unwrap_or(Length { total: 0, used: 0 })
+    }
+}
+
 /// Some items, in order.
 pub struct Chunk<T> {
     /// The number of the first one, from 0.
@@ -69,6 +82,13 @@ impl<T> Chunk<T> {
             }
         }
         output::write(&lines)
+    }
+}
+
+impl<T: Clone> Chunk<T> {
+    /// The tokens of all items that can be taken.
+    pub fn tokens(&self) -> Vec<T> {
+        self.good().map(|(_, tokens)| tokens.clone()).collect()
     }
 }
 
@@ -210,6 +230,31 @@ pub struct Collected<T, F> {
 }
 
 impl<T: Tokens, F> Collected<T, F> {
+    /// The items that could be taken, with what was found.
+    pub fn good(&self) -> impl Iterator<Item = Line<'_, T, &F>> {
+        self.chunks.iter().flat_map(|(chunk, found)| {
+            let good = (chunk.first..).zip(&chunk.results).filter_map(|(index, result)| Some((index, result.as_ref().ok()?)));
+            good.zip(found).map(|((index, (item, tokens)), found)| Line { index, item, tokens, found })
+        })
+    }
+
+    /// Appends a line for each item that could not be taken.
+    pub fn push_faults(&self, lines: &mut Vec<u8>) -> Result<()> {
+        for (chunk, _) in &self.chunks {
+            for (index, result) in (chunk.first..).zip(&chunk.results) {
+                if let Err(error) = result {
+                    output::push_json(lines, &Fault { index, error: error.to_string() })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`Stream::finish`].
+    pub fn finish(self, max_length: usize) -> Result<()> {
+        self.stream.finish(max_length)
+    }
+
     /// Writes a line for each item.
     ///
     /// # Errors

@@ -3,14 +3,14 @@
 use std::fmt::Write;
 
 use clap::Args;
-use minilm::{Checkpoint, Error, Result};
+use minilm::{Checkpoint, Encoding, Error, Result};
 use serde::Serialize;
 
 use super::input::InputArguments;
 use super::model::{Encode, ModelArguments};
 use super::output::{self, Format};
 use super::progress::Progress;
-use super::stream::Stream;
+use super::stream::{Chunk, Faults, Line, Stream};
 
 /// Show the tokens of texts: ids and pieces, as the model sees them; no GPU is used
 #[derive(Args)]
@@ -56,28 +56,21 @@ pub fn run(arguments: Arguments) -> Result<()> {
 
     let checkpoint = std::sync::Arc::new(checkpoint);
     let encoder = checkpoint.clone();
-    let mut stream = Stream::start(reader, Progress::beside_results(None), move |item| {
+    let faults = if format == Format::Jsonl { Faults::Report } else { Faults::End };
+    let stream = Stream::start(reader, Progress::beside_results(None), faults, move |item| {
         Encode { tokenizer: &encoder.tokenizer, max_length, prefix: &prefix }.encode(item)
     });
-    loop {
-        let index = stream.texts();
-        let Some(chunk) = stream.next()? else { break };
-        let mut lines = Vec::new();
-        for (index, encoding) in (index..).zip(&chunk.encodings) {
-            let pieces = checkpoint.tokenizer.pieces(&encoding.ids);
-            match format {
-                Format::Text => lines.extend(line(&encoding.ids, &pieces).bytes()),
-                Format::Jsonl => {
-                    let (tokens, truncated) = (encoding.ids.len(), encoding.truncated);
-                    let row = Row { index, tokens, truncated, ids: &encoding.ids, type_ids: &encoding.type_ids, pieces: &pieces };
-                    output::push_json(&mut lines, &row)?;
-                }
-            }
+    let find = |chunk: &Chunk<Encoding>| Ok(chunk.good().map(|(_, encoding)| checkpoint.tokenizer.pieces(&encoding.ids)).collect());
+    stream.write_each(max_length, find, |lines, Line { index, tokens: encoding, found: pieces, .. }| match format {
+        Format::Text => {
+            lines.extend(line(&encoding.ids, &pieces).bytes());
+            Ok(())
         }
-        output::write(&lines)?;
-    }
-    stream.warn_truncated(max_length);
-    Ok(())
+        Format::Jsonl => {
+            let (tokens, truncated) = (encoding.ids.len(), encoding.truncated);
+            output::push_json(lines, &Row { index, tokens, truncated, ids: &encoding.ids, type_ids: &encoding.type_ids, pieces: &pieces })
+        }
+    })
 }
 
 fn line(ids: &[u32], pieces: &[String]) -> String {

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use crate::builder::{Builder, Options, Task};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Encoding};
 use crate::decode::softmax;
 use crate::error::{Error, Result};
 use crate::model::{Length, Model};
@@ -33,6 +33,32 @@ pub struct ZeroShotOptions<'a> {
 impl Default for ZeroShotOptions<'_> {
     fn default() -> Self {
         Self { template: "This example is {}.", multi_label: false }
+    }
+}
+
+impl ZeroShotOptions<'_> {
+    /// The sentence that each label makes.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for no labels, an empty one, two that are equal, or a template without a place.
+    pub fn hypotheses<L: AsRef<str>>(&self, labels: &[L]) -> Result<Vec<String>> {
+        let template = self.template;
+        if !template.contains(PLACE) {
+            return Err(Error::input(format!("the template `{template}` has no `{PLACE}` where the label goes: put one in")));
+        }
+        if labels.is_empty() {
+            return Err(Error::input("no labels were given: give at least one"));
+        }
+        for (index, label) in labels.iter().enumerate() {
+            let label = label.as_ref();
+            if label.trim().is_empty() {
+                return Err(Error::input(format!("label {index} is empty: give it a name")));
+            }
+            if let Some(first) = labels[..index].iter().position(|other| other.as_ref() == label) {
+                return Err(Error::input(format!("the labels {first} and {index} are both `{label}`: give each label once")));
+            }
+        }
+        Ok(labels.iter().map(|label| template.replacen(PLACE, label.as_ref(), 1)).collect())
     }
 }
 
@@ -98,7 +124,7 @@ impl ZeroShot {
         labels: &[L],
         options: &ZeroShotOptions,
     ) -> Result<Vec<ZeroShotResult>> {
-        let hypotheses = hypotheses(labels, options)?;
+        let hypotheses = options.hypotheses(labels)?;
         let found = self.classifier.classify(pairs(texts, &hypotheses))?;
         Ok(found.chunks(labels.len()).map(|found| self.result(found, options)).collect())
     }
@@ -113,9 +139,20 @@ impl ZeroShot {
         labels: &[L],
         options: &ZeroShotOptions<'_>,
     ) -> Result<Vec<ZeroShotResult>> {
-        let hypotheses = hypotheses(labels, options)?;
+        let hypotheses = options.hypotheses(labels)?;
         let found = self.classifier.classify_async(pairs(texts, &hypotheses)).await?;
         Ok(found.chunks(labels.len()).map(|found| self.result(found, options)).collect())
+    }
+
+    /// As [`ZeroShot::classify`], for texts that were made into tokens: for each text, one input for each hypothesis.
+    ///
+    /// # Errors
+    /// As [`ZeroShot::classify`].
+    pub fn classify_encodings(&self, texts: &[Vec<Encoding>], options: &ZeroShotOptions) -> Result<Vec<ZeroShotResult>> {
+        let all: Vec<Encoding> = texts.iter().flatten().cloned().collect();
+        let mut found = self.classifier.classify_encodings(&all)?.into_iter();
+        let result = |text: &Vec<Encoding>| self.result(&found.by_ref().take(text.len()).collect::<Vec<_>>(), options);
+        Ok(texts.iter().map(result).collect())
     }
 
     /// Of the logits of one text with each hypothesis.
@@ -145,24 +182,4 @@ impl ZeroShot {
 
 fn pairs<'a, T: AsRef<str>>(texts: &'a [T], hypotheses: &'a [String]) -> impl Iterator<Item = (&'a str, &'a str)> {
     texts.iter().flat_map(|text| hypotheses.iter().map(move |hypothesis| (text.as_ref(), hypothesis.as_str())))
-}
-
-fn hypotheses<L: AsRef<str>>(labels: &[L], options: &ZeroShotOptions) -> Result<Vec<String>> {
-    let template = options.template;
-    if !template.contains(PLACE) {
-        return Err(Error::input(format!("the template `{template}` has no `{PLACE}` where the label goes: put one in")));
-    }
-    if labels.is_empty() {
-        return Err(Error::input("no labels were given: give at least one"));
-    }
-    for (index, label) in labels.iter().enumerate() {
-        let label = label.as_ref();
-        if label.trim().is_empty() {
-            return Err(Error::input(format!("label {index} is empty: give it a name")));
-        }
-        if let Some(first) = labels[..index].iter().position(|other| other.as_ref() == label) {
-            return Err(Error::input(format!("the labels {first} and {index} are both `{label}`: give each label once")));
-        }
-    }
-    Ok(labels.iter().map(|label| template.replacen(PLACE, label.as_ref(), 1)).collect())
 }

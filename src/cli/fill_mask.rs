@@ -1,0 +1,81 @@
+//! `minilm fill-mask`: the likeliest words for the masks in texts.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use clap::Args;
+use minilm::{Encoding, FillMask, Result, Word};
+use serde::Serialize;
+
+use super::input::InputArguments;
+use super::model::{BatchArguments, Encode, GpuArguments, ModelArguments};
+use super::output;
+use super::progress::Progress;
+use super::stream::{Chunk, Faults, Line, Stream};
+
+/// Find the likeliest words for the masks in texts ([MASK] or <mask>, by the model): a line of JSON for each text
+///
+/// A line is {"index", "masks"}: for each mask of the text a list of {"token", "id", "score"}, best first.
+#[derive(Args)]
+#[command(after_long_help = "Example:\n  minilm fill-mask --model bert-base-uncased 'The cat sits on the [MASK].'")]
+pub struct Arguments {
+    #[command(flatten)]
+    input: InputArguments,
+    /// Words for each mask
+    #[arg(long, value_name = "K", default_value = "5")]
+    top: NonZeroUsize,
+    #[command(flatten)]
+    model: ModelArguments,
+    #[command(flatten)]
+    batch: BatchArguments,
+    #[command(flatten)]
+    gpu: GpuArguments,
+    /// Print the logits too
+    #[arg(long)]
+    logits: bool,
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    index: u64,
+    tokens: usize,
+    truncated: bool,
+    masks: Vec<Vec<JsonWord<'a>>>,
+}
+
+#[derive(Serialize)]
+struct JsonWord<'a> {
+    token: &'a str,
+    id: u32,
+    score: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logit: Option<f32>,
+}
+
+pub fn run(arguments: Arguments) -> Result<()> {
+    let Arguments { input, top, model, batch, gpu, logits } = arguments;
+    let reader = input.open()?;
+    let folder = model.open()?;
+    let prefix = model.prefix(&folder)?;
+    let filler = Arc::new(model.load(&folder, &gpu, Some(&batch), FillMask::builder().top(top.get()))?);
+
+    let encoder = filler.clone();
+    let progress = Progress::beside_results(reader.size);
+    let stream = Stream::start(reader, progress, Faults::Report, move |item| {
+        let encoding = Encode::of(encoder.model(), &prefix).encode(item)?;
+        encoder.masks(&encoding)?;
+        Ok(encoding)
+    });
+    let find = |chunk: &Chunk<Encoding>| filler.fill_encodings(&chunk.tokens());
+    stream.write_each(filler.model().max_length(), find, |lines, Line { index, tokens, found, .. }| {
+        let masks = found.masks.iter().map(|mask| {
+            let word = |word| {
+                let Word { id, token, logit, score } = word;
+                JsonWord { token, id: *id, score: *score, logit: logits.then_some(*logit) }
+            };
+            mask.words.iter().map(word).collect()
+        });
+        let row = Row { index, tokens: tokens.ids.len(), truncated: tokens.truncated, masks: masks.collect() };
+        output::push_json(lines, &row)
+    })
+}

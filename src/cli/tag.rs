@@ -1,0 +1,113 @@
+//! `minilm tag`: entities in texts.
+
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+use minilm::{Aggregation, Entity, EntityOptions, Result, Sourced, Tagger};
+use serde::Serialize;
+
+use super::input::InputArguments;
+use super::model::{BatchArguments, GpuArguments, ModelArguments};
+use super::output;
+use super::progress::Progress;
+use super::stream::{Chunk, Faults, Line, Stream};
+
+/// Find names, places and other entities in texts: a line of JSON for each text
+///
+/// A line is {"index", "tokens", "truncated", "entities"}; an entity is {"label", "score", "start", "end", "start_byte", "end_byte",
+/// "text"}, where "start" and "end" count Unicode code points.
+#[derive(Args)]
+#[command(after_long_help = "Example:\n  minilm tag --model ner-model --aggregation simple 'Ada Lovelace lived in London.'")]
+pub struct Arguments {
+    #[command(flatten)]
+    input: InputArguments,
+    /// How tokens become entities
+    #[arg(long, value_enum, value_name = "HOW", default_value_t)]
+    aggregation: Together,
+    #[command(flatten)]
+    model: ModelArguments,
+    #[command(flatten)]
+    batch: BatchArguments,
+    #[command(flatten)]
+    gpu: GpuArguments,
+    /// Print the logits of each token too, specials included
+    #[arg(long)]
+    logits: bool,
+}
+
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum Together {
+    /// Each token for itself, with its full label
+    #[default]
+    None,
+    /// Neighbouring tokens of one label
+    Simple,
+    /// Words by their first token
+    First,
+    /// Words by the mean of their tokens
+    Average,
+    /// Words by their surest token
+    Max,
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    index: u64,
+    tokens: usize,
+    truncated: bool,
+    entities: Vec<JsonEntity<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logits: Option<Vec<&'a [f32]>>,
+}
+
+#[derive(Serialize)]
+struct JsonEntity<'a> {
+    label: &'a str,
+    score: f64,
+    start: usize,
+    end: usize,
+    start_byte: usize,
+    end_byte: usize,
+    text: &'a str,
+}
+
+impl<'a> From<&'a Entity> for JsonEntity<'a> {
+    fn from(entity: &'a Entity) -> Self {
+        let Entity { label, score, bytes, code_points, text, .. } = entity;
+        let (start, end) = (code_points.start, code_points.end);
+        Self { label, score: *score, start, end, start_byte: bytes.start, end_byte: bytes.end, text }
+    }
+}
+
+pub fn run(arguments: Arguments) -> Result<()> {
+    let Arguments { input, aggregation, model, batch, gpu, logits } = arguments;
+    let reader = input.open()?;
+    let folder = model.open()?;
+    let aggregation = match aggregation {
+        Together::None => Aggregation::None,
+        Together::Simple => Aggregation::Simple,
+        Together::First => Aggregation::First,
+        Together::Average => Aggregation::Average,
+        Together::Max => Aggregation::Max,
+    };
+    let builder = Tagger::builder().entities(EntityOptions { aggregation, ..EntityOptions::default() });
+    let tagger = Arc::new(model.load(&folder, &gpu, Some(&batch), builder)?);
+
+    let encoder = tagger.clone();
+    let progress = Progress::beside_results(reader.size);
+    let stream = Stream::start(reader, progress, Faults::Report, move |item| encoder.encode(item.single()?));
+    let find = |chunk: &Chunk<Sourced>| {
+        let (texts, sourced): (Vec<&str>, Vec<Sourced>) = chunk.good().map(|(item, sourced)| (&*item.text, sourced.clone())).unzip();
+        tagger.tag_encoded(&texts, &sourced)
+    };
+    stream.write_each(tagger.model().max_length(), find, |lines, Line { index, tokens, found, .. }| {
+        let row = Row {
+            index,
+            tokens: tokens.encoding.ids.len(),
+            truncated: tokens.encoding.truncated,
+            entities: found.entities.iter().map(JsonEntity::from).collect(),
+            logits: logits.then(|| found.logits.chunks_exact(tagger.labels().len()).collect()),
+        };
+        output::push_json(lines, &row)
+    })
+}

@@ -1,0 +1,76 @@
+//! `minilm zero-shot`: any labels for texts, by a model that tells whether one sentence follows from another.
+
+use std::sync::Arc;
+
+use clap::Args;
+use minilm::{Result, ZeroShot, ZeroShotOptions};
+use serde::Serialize;
+
+use super::input::InputArguments;
+use super::model::{BatchArguments, GpuArguments, ModelArguments};
+use super::output::{self, ByLabel};
+use super::progress::Progress;
+use super::stream::{Chunk, Faults, Line, Stream};
+
+/// Classify texts by labels of your own, with a model trained on inference between sentences (MNLI, XNLI)
+///
+/// A line of JSON for each text: {"index", "truncated", "label", "score", "scores"}, where "scores" goes by label, best first.
+#[derive(Args)]
+#[command(after_long_help = "Example:\n  minilm zero-shot --model xnli-model --labels sports,politics,weather 'It will rain tomorrow.'")]
+pub struct Arguments {
+    #[command(flatten)]
+    input: InputArguments,
+    /// The labels, separated by commas
+    #[arg(long, value_name = "LABELS", value_delimiter = ',', required = true, num_args = 1)]
+    labels: Vec<String>,
+    /// The sentence that a label makes, with {} where it goes
+    #[arg(long, value_name = "SENTENCE", default_value = ZeroShotOptions::default().template)]
+    template: String,
+    /// Each label is right or not by itself, rather than just one of them right
+    #[arg(long)]
+    multi_label: bool,
+    #[command(flatten)]
+    model: ModelArguments,
+    #[command(flatten)]
+    batch: BatchArguments,
+    #[command(flatten)]
+    gpu: GpuArguments,
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    index: u64,
+    truncated: bool,
+    label: &'a str,
+    score: f64,
+    scores: ByLabel<'a>,
+}
+
+pub fn run(arguments: Arguments) -> Result<()> {
+    let Arguments { input, labels, template, multi_label, model, batch, gpu } = arguments;
+    let options = ZeroShotOptions { template: &template, multi_label };
+    let pairs = options.hypotheses(&labels)?;
+    let reader = input.open()?;
+    let folder = model.open()?;
+    let classifier = Arc::new(model.load(&folder, &gpu, Some(&batch), ZeroShot::builder())?);
+
+    let encoder = classifier.clone();
+    let stream = Stream::start(reader, Progress::beside_results(None), Faults::Report, move |item| {
+        let text = item.single()?;
+        let model = encoder.model();
+        pairs.iter().map(|hypothesis| model.tokenizer().encode(text, Some(hypothesis), model.max_length())).collect::<Result<Vec<_>>>()
+    });
+    let find = |chunk: &Chunk<Vec<_>>| classifier.classify_encodings(&chunk.tokens(), &options);
+    stream.write_each(classifier.model().max_length(), find, |lines, Line { index, found, .. }| {
+        let sorted: Vec<String> = found.labels.iter().map(|label| labels[label.index].clone()).collect();
+        let scores: Vec<f64> = found.labels.iter().map(|label| label.score).collect();
+        let row = Row {
+            index,
+            truncated: found.length.truncated(),
+            label: &sorted[0],
+            score: scores[0],
+            scores: ByLabel { labels: &sorted, scores: &scores },
+        };
+        output::push_json(lines, &row)
+    })
+}
