@@ -12,6 +12,7 @@ pub mod quantize;
 pub mod sentence;
 pub mod tensors;
 pub mod tokenizer;
+mod torch_file;
 pub mod weights;
 mod wordpiece;
 

@@ -9,6 +9,7 @@ pub mod golden;
 pub mod gpu;
 pub mod program;
 pub mod synthetic;
+pub mod torch_file;
 
 use std::path::{Path, PathBuf};
 
