@@ -157,11 +157,8 @@ fn classifiers_of_tokens() {
     for (name, folder, golden) in folders("token") {
         let tagger = Tagger::builder().gpu(gpu()).from_dir(&folder).unwrap();
         let special = TokenSource { sequence: None, word: None, bytes: 0..0 };
-        let sourced: Vec<_> = golden
-            .texts
-            .iter()
-            .map(|text| Sourced { encoding: text.encoding(), sources: vec![special.clone(); text.ids.len()] })
-            .collect();
+        let sourced: Vec<_> =
+            golden.texts.iter().map(|text| Sourced { encoding: text.encoding(), sources: vec![special.clone(); text.ids.len()] }).collect();
         for (i, (tagged, text)) in tagger.tag_encoded(&["", "", ""], &sourced).unwrap().iter().zip(&golden.texts).enumerate() {
             table.close(format!("{name} {i}"), &tagged.logits, &text.logits(), BOUND);
         }

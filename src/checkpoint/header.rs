@@ -8,7 +8,7 @@ use std::path::Path;
 use safetensors::Dtype;
 use serde::Deserialize;
 
-use super::tensors::Entry;
+use super::tensors::{Entries, Entry};
 use crate::{Error, Result};
 
 /// The format's own limit.
@@ -33,7 +33,7 @@ struct Info {
 
 /// Where each tensor of a file lies. After this every range is inside the file and as long as its type and shape ask for; the ranges
 /// follow each other without gap or overlap up to the last byte, as the format demands.
-pub(super) fn read(path: &Path, bytes: &[u8], file: usize) -> Result<BTreeMap<String, Entry>> {
+pub(super) fn read(path: &Path, bytes: &[u8], file: usize) -> Result<Entries> {
     let wrong = |problem: String| Error::checkpoint(path, format!("{problem}: {AGAIN}"));
     let found = bytes.len() as u64;
     let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
@@ -51,14 +51,15 @@ pub(super) fn read(path: &Path, bytes: &[u8], file: usize) -> Result<BTreeMap<St
     let mut tensors: Vec<_> = header.tensors.into_iter().collect();
     tensors.sort_by_key(|(_, info)| info.data_offsets);
     let mut end = 0;
-    let mut entries = BTreeMap::new();
+    let mut entries = Entries::new();
     for (name, info) in tensors {
         let wrong = |problem: String| Error::tensor(path, &name, format!("{problem}: {AGAIN}"));
         let (start, stop) = info.data_offsets;
         if start != end || stop < start {
             return Err(wrong(format!("lies at bytes {start} to {stop} by the header, expected a start at {end}")));
         }
-        let expected = byte_length(&info).ok_or_else(|| wrong(format!("has the impossible shape {:?} of {}", info.shape, info.dtype)))?;
+        let expected = byte_length(info.dtype, &info.shape)
+            .ok_or_else(|| wrong(format!("has the impossible shape {:?} of {}", info.shape, info.dtype)))?;
         if stop - start != expected {
             let (shape, dtype) = (&info.shape, info.dtype);
             return Err(wrong(format!("has {} bytes by the header, expected {expected} for {dtype} {shape:?}", stop - start)));
@@ -70,7 +71,10 @@ pub(super) fn read(path: &Path, bytes: &[u8], file: usize) -> Result<BTreeMap<St
         end = stop;
         // Within the file, so within usize; ranges count from its first byte.
         let first = 8 + length as usize;
-        entries.insert(name, Entry { file, dtype: info.dtype, shape: info.shape, range: first + start as usize..first + stop as usize });
+        entries.insert(
+            name,
+            Entry { file, dtype: info.dtype, shape: info.shape, strides: None, range: first + start as usize..first + stop as usize },
+        );
     }
     if end != data.len() as u64 {
         let expected = 8 + length + end;
@@ -80,9 +84,9 @@ pub(super) fn read(path: &Path, bytes: &[u8], file: usize) -> Result<BTreeMap<St
 }
 
 /// `None` where any product of dimensions overflows, even if another dimension is 0.
-fn byte_length(info: &Info) -> Option<u64> {
-    let largest = info.shape.iter().try_fold(1_usize, |product, &size| product.checked_mul(size.max(1)))?;
-    let numbers = if info.shape.contains(&0) { 0 } else { largest as u64 };
-    let bits = numbers.checked_mul(info.dtype.bitsize() as u64)?;
+pub(super) fn byte_length(dtype: Dtype, shape: &[usize]) -> Option<u64> {
+    let largest = shape.iter().try_fold(1_usize, |product, &size| product.checked_mul(size.max(1)))?;
+    let numbers = if shape.contains(&0) { 0 } else { largest as u64 };
+    let bits = numbers.checked_mul(dtype.bitsize() as u64)?;
     bits.is_multiple_of(8).then_some(bits / 8)
 }

@@ -20,6 +20,7 @@ pub mod tokenizer;
 mod tokenizer_files;
 mod tokenizer_json;
 mod tokenizer_settings;
+mod torch_file;
 mod unigram;
 pub mod weights;
 mod windows;

@@ -115,9 +115,7 @@ enum Content<'a> {
 /// What becomes of one tensor: one part, or a quantized matrix and its scales.
 fn plan_tensor<'a>(tensors: &'a Tensors, name: &str, quantized: bool) -> Result<Vec<Part<'a>>> {
     let part = |name: String, dtype, shape: &[usize], content| Part { name, dtype, shape: shape.to_vec(), content, relative_error: None };
-    if let Some((entry, bytes)) =
-        tensors.raw(name).filter(|(entry, _)| !matches!(entry.dtype, Stored::F32 | Stored::F16 | Stored::BF16 | Stored::I8))
-    {
+    if let Some((entry, bytes)) = tensors.other(name)? {
         return Ok(vec![part(name.to_owned(), entry.dtype, &entry.shape, Content::Bytes(bytes))]);
     }
     let tensor = tensors.get(name)?;

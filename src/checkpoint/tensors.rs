@@ -1,5 +1,6 @@
-//! The tensors of a model folder by name: one or several memory-mapped safetensors files, read row by row as f32.
+//! The tensors of a model folder by name: one or several memory-mapped files, read row by row as f32.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
@@ -7,14 +8,24 @@ use std::path::{Path, PathBuf};
 
 use super::json::{Object, shown};
 use super::mapped::MappedFile;
-use super::{convert, header};
+use super::{convert, header, torch_file};
 use crate::{Error, Result};
 
-const SINGLE_FILE: &str = "model.safetensors";
-const INDEX_FILE: &str = "model.safetensors.index.json";
-/// Older formats, named where they are all that a folder has.
-const OTHER_FORMATS: [&str; 6] =
-    ["pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack", "model.onnx", "onnx/model.onnx"];
+/// Files of weights of one kind: a whole model in one, or shards that an index names.
+struct Format {
+    single: &'static str,
+    index: &'static str,
+    /// Where each tensor of a file lies, by the file's path and bytes and its place among [`Tensors::files`].
+    read: fn(&Path, &[u8], usize) -> Result<Entries>,
+}
+
+/// The first that a folder has is read.
+const FORMATS: [Format; 2] = [
+    Format { single: "model.safetensors", index: "model.safetensors.index.json", read: header::read },
+    Format { single: "pytorch_model.bin", index: "pytorch_model.bin.index.json", read: torch_file::read },
+];
+/// Others, named where they are all that a folder has.
+const OTHER_FORMATS: [&str; 4] = ["tf_model.h5", "flax_model.msgpack", "model.onnx", "onnx/model.onnx"];
 
 /// Every tensor of a model folder. Nothing is read before it is asked for.
 #[derive(Debug)]
@@ -22,8 +33,11 @@ pub struct Tensors {
     /// The file that stands for all of them in messages.
     path: PathBuf,
     files: Vec<MappedFile>,
-    entries: BTreeMap<String, Entry>,
+    entries: Entries,
 }
+
+/// Tensors by name.
+pub(super) type Entries = BTreeMap<String, Entry>;
 
 /// Where a tensor lies.
 #[derive(Debug)]
@@ -31,6 +45,8 @@ pub(super) struct Entry {
     pub(super) file: usize,
     pub(super) dtype: safetensors::Dtype,
     pub(super) shape: Vec<usize>,
+    /// Numbers from one index to the next, for each dimension; `None` where the numbers lie row by row without gaps.
+    pub(super) strides: Option<Vec<usize>>,
     /// Bytes of the file.
     pub(super) range: Range<usize>,
 }
@@ -52,44 +68,55 @@ pub struct Tensor<'a> {
     pub file: &'a Path,
     pub shape: &'a [usize],
     pub dtype: Dtype,
-    /// Little-endian numbers, row by row, not aligned.
+    /// Little-endian numbers, not aligned; row by row where [`Tensor::strides`] are `[columns, 1]`.
     pub data: &'a [u8],
+    /// Numbers from one row to the next and from one column to the next. PyTorch also saves matrices column by column, as `[1, rows]`.
+    pub strides: [usize; 2],
     /// For [`Dtype::I8`] the companion tensor `<name>.scale`: one little-endian f32 a row.
     pub scale: Option<&'a [u8]>,
 }
 
 impl Tensors {
-    /// Opens `model.safetensors` of a folder, or the shards that `model.safetensors.index.json` names.
+    /// Opens `model.safetensors` of a folder, or the shards that `model.safetensors.index.json` names; without either, the same of
+    /// `pytorch_model.bin`. Of a pickle in there only what describes tensors is understood, and no code runs.
     ///
     /// # Errors
-    /// There are no weights, or only in another format; a file is empty, cut or too long, or its header contradicts itself.
+    /// There are no weights, or only in another format; a file is empty, cut or too long, contradicts itself, or asks for more than
+    /// tensors.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
-        let single = folder.join(SINGLE_FILE);
-        if single.exists() {
-            let mut tensors = Self { path: single.clone(), files: Vec::new(), entries: BTreeMap::new() };
-            tensors.entries = tensors.add_file(&single)?;
-            return Ok(tensors);
+        for format in &FORMATS {
+            let single = folder.join(format.single);
+            if single.exists() {
+                let mut tensors = Self { path: single.clone(), files: Vec::new(), entries: Entries::new() };
+                tensors.entries = tensors.add_file(&single, format)?;
+                return Ok(tensors);
+            }
+            if let Some(index) = Object::open(&folder.join(format.index))? {
+                return Self::open_shards(folder, &index, format);
+            }
         }
-        if let Some(index) = Object::open(&folder.join(INDEX_FILE))? {
-            return Self::open_shards(folder, &index);
-        }
+        let [safe, torch] = FORMATS;
         Err(match OTHER_FORMATS.iter().find(|name| folder.join(name).exists()) {
             Some(other) => Error::unsupported(
                 folder,
                 format!(
-                    "expected {SINGLE_FILE} or {INDEX_FILE}, found only {other}, a format that is not supported: \
-                     save the model again with `model.save_pretrained(folder)` of transformers"
+                    "expected {} or {}, found only {other}, a format that is not supported: \
+                     save the model again with `model.save_pretrained(folder)` of transformers",
+                    safe.single, torch.single
                 ),
             ),
             None => Error::checkpoint(
                 folder,
-                format!("there are no weights: looked for {SINGLE_FILE} and {INDEX_FILE}, found neither: download the model again"),
+                format!(
+                    "there are no weights: looked for {}, {}, {} and {}, found none: download the model again",
+                    safe.single, safe.index, torch.single, torch.index
+                ),
             ),
         })
     }
 
-    fn open_shards(folder: &Path, index: &Object) -> Result<Self> {
+    fn open_shards(folder: &Path, index: &Object, format: &Format) -> Result<Self> {
         let advice = "download the file again";
         let wrong = |found: String| index.wrong("weight_map", "an object of tensor names and file names", found, advice);
         let map = index.get("weight_map").ok_or_else(|| wrong("no such field".into()))?;
@@ -107,14 +134,14 @@ impl Tensors {
             return Err(wrong("no tensors".into()));
         }
 
-        let mut tensors = Self { path: index.path().to_owned(), files: Vec::new(), entries: BTreeMap::new() };
+        let mut tensors = Self { path: index.path().to_owned(), files: Vec::new(), entries: Entries::new() };
         for shard in shard_of.values().copied().collect::<BTreeSet<_>>() {
             let path = folder.join(shard);
             if !path.exists() {
-                let problem = format!("there is no such file, but {INDEX_FILE} names it: download the missing shard");
+                let problem = format!("there is no such file, but {} names it: download the missing shard", format.index);
                 return Err(Error::checkpoint(path, problem));
             }
-            let entries = tensors.add_file(&path)?;
+            let entries = tensors.add_file(&path, format)?;
             // A tensor that lies in several shards counts where the index says.
             tensors.entries.extend(entries.into_iter().filter(|(name, _)| shard_of.get(name) == Some(&shard)));
         }
@@ -122,15 +149,15 @@ impl Tensors {
             Some((name, shard)) => Err(Error::tensor(
                 folder.join(shard),
                 *name,
-                format!("is missing, but {INDEX_FILE} says it is here: download the shard again"),
+                format!("is missing, but {} says it is here: download the shard again", format.index),
             )),
             None => Ok(tensors),
         }
     }
 
-    fn add_file(&mut self, path: &Path) -> Result<BTreeMap<String, Entry>> {
+    fn add_file(&mut self, path: &Path, format: &Format) -> Result<Entries> {
         let file = MappedFile::open(path)?;
-        let entries = header::read(path, file.bytes(), self.files.len())?;
+        let entries = (format.read)(path, file.bytes(), self.files.len())?;
         self.files.push(file);
         Ok(entries)
     }
@@ -162,25 +189,28 @@ impl Tensors {
     /// A tensor by its full name, as it is stored.
     ///
     /// # Errors
-    /// It is missing, its type is none of [`Dtype`], or it is I8 without fitting scales.
+    /// It is missing, its type is none of [`Dtype`], its strides are those of no matrix, or it is I8 without fitting scales.
     pub fn get(&self, name: &str) -> Result<Tensor<'_>> {
         let Some((name, entry)) = self.entries.get_key_value(name) else {
             let problem = format!("is missing: the file holds {} other tensors, so it may belong to another model", self.entries.len());
             return Err(Error::tensor(&self.path, name, problem));
         };
         let file = &self.files[entry.file];
-        let dtype = match entry.dtype {
-            safetensors::Dtype::F32 => Dtype::F32,
-            safetensors::Dtype::F16 => Dtype::F16,
-            safetensors::Dtype::BF16 => Dtype::BF16,
-            safetensors::Dtype::I8 => Dtype::I8,
-            other => {
-                let problem = format!("is stored as {other}, expected F32, F16, BF16 or I8: save the model again in one of these types");
-                return Err(Error::tensor(file.path(), name, problem));
-            }
+        let dtype = Dtype::of(entry.dtype).ok_or_else(|| {
+            let stored = entry.dtype;
+            let problem = format!("is stored as {stored}, expected F32, F16, BF16 or I8: save the model again in one of these types");
+            Error::tensor(file.path(), name, problem)
+        })?;
+        let data = &file.bytes()[entry.range.clone()];
+        let mut tensor = Tensor { name, file: file.path(), shape: &entry.shape, dtype, data, strides: [0; 2], scale: None };
+        // Numbers that count several times, as after torch's `expand`, could make a huge tensor of a small file.
+        let distinct = entry.shape.iter().product::<usize>() <= data.len() / dtype.size();
+        tensor.strides = match entry.strides.as_deref() {
+            None => [tensor.columns(), 1],
+            Some(&[row, column]) if distinct => [row, column],
+            Some(&[column]) if distinct => [0, column],
+            Some(_) => return Err(self.not_contiguous(name, entry)),
         };
-        let mut tensor =
-            Tensor { name, file: file.path(), shape: &entry.shape, dtype, data: &file.bytes()[entry.range.clone()], scale: None };
         if dtype == Dtype::I8 {
             tensor.scale = Some(self.scale(&tensor)?);
         }
@@ -208,7 +238,7 @@ impl Tensors {
             return Err(Error::tensor(tensor.file, name, problem));
         };
         let rows = tensor.rows();
-        if entry.dtype != safetensors::Dtype::F32 || entry.shape != [rows] {
+        if entry.dtype != safetensors::Dtype::F32 || entry.shape != [rows] || entry.strides.is_some() {
             let problem = format!(
                 "is {} {:?}, expected F32 [{rows}], one scale for each row of `{}`: quantize the model again",
                 entry.dtype, entry.shape, tensor.name
@@ -218,9 +248,47 @@ impl Tensors {
         Ok(&self.files[entry.file].bytes()[entry.range.clone()])
     }
 
-    /// A tensor's type and bytes as stored, whatever the type.
-    pub(super) fn raw(&self, name: &str) -> Option<(&Entry, &[u8])> {
-        self.entries.get(name).map(|entry| (entry, &self.files[entry.file].bytes()[entry.range.clone()]))
+    /// Type, shape and bytes of a tensor whose numbers are none of [`Dtype`], `None` for one that [`Tensors::get`] can read.
+    ///
+    /// # Errors
+    /// The numbers do not lie row by row.
+    pub(super) fn other(&self, name: &str) -> Result<Option<(&Entry, &[u8])>> {
+        let readable = |entry: &Entry| Dtype::of(entry.dtype).is_some();
+        let Some(entry) = self.entries.get(name).filter(|entry| !readable(entry)) else { return Ok(None) };
+        match entry.strides {
+            None => Ok(Some((entry, &self.files[entry.file].bytes()[entry.range.clone()]))),
+            Some(_) => Err(self.not_contiguous(name, entry)),
+        }
+    }
+
+    fn not_contiguous(&self, name: &str, entry: &Entry) -> Error {
+        let problem = format!(
+            "has shape {:?} with the strides {:?}, expected a matrix, by rows or by columns: save it again after `tensor.contiguous()`",
+            entry.shape,
+            entry.strides.as_deref().unwrap_or_default()
+        );
+        Error::tensor(self.files[entry.file].path(), name, problem)
+    }
+}
+
+impl Dtype {
+    fn of(stored: safetensors::Dtype) -> Option<Self> {
+        match stored {
+            safetensors::Dtype::F32 => Some(Self::F32),
+            safetensors::Dtype::F16 => Some(Self::F16),
+            safetensors::Dtype::BF16 => Some(Self::BF16),
+            safetensors::Dtype::I8 => Some(Self::I8),
+            _ => None,
+        }
+    }
+
+    /// Bytes of a number.
+    fn size(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::BF16 => 2,
+            Self::I8 => 1,
+        }
     }
 }
 
@@ -261,15 +329,28 @@ impl<'a> Tensor<'a> {
         if count * columns != out.len() || first.checked_add(count).is_none_or(|end| end > self.rows()) {
             return Err(Error::input(format!("rows from {first} of {self:?} were read into a buffer of {} numbers", out.len())));
         }
-        let numbers = first * columns..(first + count) * columns;
-        let bytes = |size: usize| &self.data[numbers.start * size..numbers.end * size];
+        let bytes = self.bytes(first, count);
         let finite = match (self.dtype, self.scale) {
-            (Dtype::F32, _) => convert::f32s(bytes(4), out),
-            (Dtype::F16, _) => convert::f16s(bytes(2), out),
-            (Dtype::BF16, _) => convert::bf16s(bytes(2), out),
-            (Dtype::I8, scale) => convert::scaled_i8s(bytes(1), scale.map_or(&[][..], |scale| &scale[first * 4..]), columns, out),
+            (Dtype::F32, _) => convert::f32s(&bytes, out),
+            (Dtype::F16, _) => convert::f16s(&bytes, out),
+            (Dtype::BF16, _) => convert::bf16s(&bytes, out),
+            (Dtype::I8, scale) => convert::scaled_i8s(&bytes, scale.map_or(&[][..], |scale| &scale[first * 4..]), columns, out),
         };
         if finite { Ok(()) } else { Err(self.not_finite(first, out)) }
+    }
+
+    /// Numbers as stored, row by row.
+    fn bytes(&self, first: usize, rows: usize) -> Cow<'a, [u8]> {
+        let (columns, size) = (self.columns(), self.dtype.size());
+        if self.strides == [columns, 1] {
+            return self.data[first * columns * size..(first + rows) * columns * size].into();
+        }
+        let rows = first..first + rows;
+        match self.dtype {
+            Dtype::F32 => convert::gather::<4>(self.data, self.strides, rows, columns).into(),
+            Dtype::F16 | Dtype::BF16 => convert::gather::<2>(self.data, self.strides, rows, columns).into(),
+            Dtype::I8 => convert::gather::<1>(self.data, self.strides, rows, columns).into(),
+        }
     }
 
     /// Reads the whole tensor as f32, row by row.

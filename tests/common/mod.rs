@@ -11,6 +11,7 @@ pub mod gpu;
 pub mod program;
 pub mod sentencepiece;
 pub mod synthetic;
+pub mod torch_file;
 
 use std::path::{Path, PathBuf};
 
