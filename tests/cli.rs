@@ -232,9 +232,21 @@ fn wrong_input_is_refused_in_one_sentence() {
 
 #[test]
 fn what_comes_before_a_bad_line_is_not_lost() {
-    let run = minilm_with(&["embed", "--format", "jsonl"], b"one\ntwo\n\xff\n");
-    assert_eq!(run.json_lines().len(), 2);
+    let run = minilm_with(&["embed"], b"one\ntwo\n\xff\nthree\n");
+    assert_eq!(run.text().lines().count(), 2);
     assert!(run.refused().contains("line 3"));
+}
+
+/// Lines of JSON have a place for what is wrong, so that one bad line costs no other.
+#[test]
+fn a_bad_line_among_lines_of_json_is_reported_in_its_place() {
+    let input = b"{\"text\": \"one\"}\n\n{\"text\": 3}\n{\"text\": \"two\", \"text_pair\": \"x\"}\n";
+    let run = minilm_with(&["embed", "--format", "jsonl", "--input-format", "jsonl"], input);
+    let lines = run.json_lines();
+    assert_eq!(lines.iter().map(|line| line["index"].as_u64().unwrap()).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    assert_eq!(lines.iter().map(|line| line.get("error").is_some()).collect::<Vec<_>>(), [false, true, true, false]);
+    assert!(lines[2]["error"].as_str().unwrap().starts_with("standard input, line 3: expected a JSON object"), "{}", lines[2]);
+    assert!(run.refused().contains("2 of 4 lines could not be taken"));
 }
 
 #[test]

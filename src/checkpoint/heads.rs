@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::config::{Activation, EncoderConfig};
-use super::family::Dense;
+use super::family::{Dense, Family};
 use super::json::{Object, shown};
 use super::sentence::Pooling;
 use super::tensors::{Tensor, Tensors};
@@ -41,23 +41,19 @@ pub enum Score {
 }
 
 impl HeadConfig {
-    pub(super) fn read(config: &Object) -> Result<Self> {
+    pub(super) fn read(config: &Object, family: &Family) -> Result<Self> {
+        let (mut summary, mut summary_activation) = (Pooling::Cls, None);
+        // Others have these fields too, but no use for them.
+        if matches!(family.heads.classifier_dense, Dense::Summary) {
+            (summary, summary_activation) = (read_summary(config)?, read_summary_activation(config)?);
+        }
         let architecture = config.get("architectures").and_then(|classes| classes.get(0)).and_then(Value::as_str);
         Ok(Self {
             architecture: architecture.map(str::to_owned),
             labels: labels(config)?,
             score: score(config)?,
-            summary: match config.text("summary_type")? {
-                None | Some("first") => Pooling::Cls,
-                Some("last") => Pooling::LastToken,
-                Some("mean") => Pooling::Mean,
-                Some(other) => return Err(config.unsupported("summary_type", "first, last or mean", format!("\"{other}\""))),
-            },
-            summary_activation: match config.text("summary_activation")? {
-                None | Some("") => None,
-                Some("tanh") => Some(Activation::Tanh),
-                Some(other) => return Err(config.unsupported("summary_activation", "tanh or none", format!("\"{other}\""))),
-            },
+            summary,
+            summary_activation,
             tied: config.flag("tie_word_embeddings")?.unwrap_or(true),
         })
     }
@@ -71,6 +67,22 @@ impl HeadConfig {
     pub fn label(&self, index: usize) -> String {
         self.labels.get(index).filter(|label| !label.is_empty()).cloned().unwrap_or_else(|| format!("LABEL_{index}"))
     }
+}
+
+fn read_summary(config: &Object) -> Result<Pooling> {
+    match config.text("summary_type")? {
+        None | Some("first") => Ok(Pooling::Cls),
+        Some("last") => Ok(Pooling::LastToken),
+        Some("mean") => Ok(Pooling::Mean),
+        Some(other) => Err(config.unsupported("summary_type", "first, last or mean", format!("\"{other}\""))),
+    }
+}
+
+fn read_summary_activation(config: &Object) -> Result<Option<Activation>> {
+    let field = "summary_activation";
+    let Some(name) = config.text(field)?.filter(|name| !name.is_empty()) else { return Ok(None) };
+    let known = Activation::from_name(name);
+    known.map(Some).ok_or_else(|| config.unsupported(field, "one of gelu, gelu_new, relu, tanh, or none", format!("\"{name}\"")))
 }
 
 /// `id2label`, whose keys are numbers written as texts.

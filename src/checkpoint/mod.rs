@@ -69,7 +69,8 @@ impl Checkpoint {
         let sentence = SentenceSettings::open(&path)?;
         let folder = path.join(&sentence.transformer);
         let file = config::open(&folder.join("config.json"))?;
-        let (config, heads) = (EncoderConfig::read(&file)?, HeadConfig::read(&file)?);
+        let config = EncoderConfig::read(&file)?;
+        let heads = HeadConfig::read(&file, config.family)?;
         if let Some(width) = sentence.width.filter(|&width| width != config.hidden) {
             let problem = format!("the pooling module expects {width} numbers a token, found a hidden size of {}", config.hidden);
             return Err(Error::checkpoint(path, problem + ": the files belong to different models"));

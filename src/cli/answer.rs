@@ -99,9 +99,8 @@ pub fn run(arguments: Arguments) -> Result<()> {
 
     let encoder = answerer.clone();
     let progress = Progress::beside_results(reader.size);
-    let stream = Stream::start(reader, progress, Faults::Report, move |item| {
-        encoder.windows(&item.text, item.pair.as_deref().unwrap_or_default())
-    });
+    let stream =
+        Stream::start(reader, progress, Faults::Report, move |item| encoder.windows(&item.text, item.pair.as_deref().unwrap_or_default()));
     let find = |chunk: &Chunk<Vec<Sourced>>| {
         let contexts: Vec<&str> = chunk.good().map(|(item, _)| item.pair.as_deref().unwrap_or_default()).collect();
         answerer.answer_windows(&contexts, &chunk.tokens())

@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use minilm::{Embedder, Embeddings, Encoding, Error, Length, Precision, QuantizedEmbeddings, Ranges, Result, quantize_embeddings};
+use minilm::{Embeddings, Encoding, Error, Length, Precision, QuantizedEmbeddings, Ranges, Result, quantize_embeddings};
 use serde::Serialize;
 
 use super::input::InputArguments;
@@ -163,32 +163,29 @@ pub fn run(arguments: Arguments) -> Result<()> {
         let mean = |rows: Embeddings| if overflow == Overflow::Mean { embedder.mean_of_windows(&rows) } else { rows };
         Ok(rows.into_iter().map(mean).collect())
     };
-    let line = |ranges: Option<&Ranges>| {
-        move |lines: &mut Vec<u8>, line: Line<'_, Windows, Embeddings>| match precision.precision() {
-            None => {
-                push(lines, &line, format, line.found.rows(), |value| value.to_le_bytes());
-                Ok(())
-            }
-            Some(precision) => {
-                let codes = quantize_embeddings(line.found.rows(), precision, ranges)?;
-                push_codes(lines, &line, format, &codes);
-                Ok(())
-            }
+    let push_line = |lines: &mut Vec<u8>, line: Line<'_, Windows, Embeddings>, ranges: Option<&Ranges>| {
+        match precision.precision() {
+            None => push(lines, &line, format, line.found.rows(), |value| value.to_le_bytes()),
+            Some(precision) => push_codes(lines, &line, format, &quantize_embeddings(line.found.rows(), precision, ranges)?),
         }
+        Ok(())
     };
     if !precision.needs_all() {
-        return stream.write_each(max_length, find, line(None));
+        return stream.write_each(max_length, find, |lines, line| push_line(lines, line, None));
     }
     let all = stream.collect(find)?;
     let ranges = Ranges::of(all.chunks.iter().flat_map(|(_, found)| found).flat_map(Embeddings::rows))?;
-    all.write(max_length, line(Some(&ranges)))
+    all.write(max_length, |lines, line| push_line(lines, line, Some(&ranges)))
 }
 
 /// Refuses a text that was cut.
 fn whole(encoding: Encoding) -> Result<Encoding> {
     match encoding.length() {
         length if length.truncated() => {
-            let problem = format!("it has {} tokens, more than the maximum length of {}: shorten it, or choose another --overflow", length.total, length.used);
+            let problem = format!(
+                "it has {} tokens, more than the maximum length of {}: shorten it, or choose another --overflow",
+                length.total, length.used
+            );
             Err(Error::Input { problem })
         }
         _ => Ok(encoding),

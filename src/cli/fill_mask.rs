@@ -36,16 +36,16 @@ pub struct Arguments {
 }
 
 #[derive(Serialize)]
-struct Row<'a> {
+struct Row {
     index: u64,
     tokens: usize,
     truncated: bool,
-    masks: Vec<Vec<JsonWord<'a>>>,
+    masks: Vec<Vec<JsonWord>>,
 }
 
 #[derive(Serialize)]
-struct JsonWord<'a> {
-    token: &'a str,
+struct JsonWord {
+    token: String,
     id: u32,
     score: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -68,13 +68,13 @@ pub fn run(arguments: Arguments) -> Result<()> {
     });
     let find = |chunk: &Chunk<Encoding>| filler.fill_encodings(&chunk.tokens());
     stream.write_each(filler.model().max_length(), find, |lines, Line { index, tokens, found, .. }| {
-        let masks = found.masks.iter().map(|mask| {
-            let word = |word| {
-                let Word { id, token, logit, score } = word;
-                JsonWord { token, id: *id, score: *score, logit: logits.then_some(*logit) }
-            };
-            mask.words.iter().map(word).collect()
-        });
+        let word = |Word { id, token, logit, score }: &Word| JsonWord {
+            token: token.clone(),
+            id: *id,
+            score: *score,
+            logit: logits.then_some(*logit),
+        };
+        let masks = found.masks.iter().map(|mask| mask.words.iter().map(word).collect());
         let row = Row { index, tokens: tokens.ids.len(), truncated: tokens.truncated, masks: masks.collect() };
         output::push_json(lines, &row)
     })

@@ -75,7 +75,7 @@ Environment (an option on the command line goes first):
   RUST_LOG           what is logged to standard error: error, warn, info, debug, or a filter such as minilm=debug
 
 Exit status: 0 where all went well, also when the reader of a pipe has seen enough; 1 after an error, or where a line of
-JSON could not be taken and says so as "error"; 2 for a wrong command line; 130 after Ctrl-C.";
+JSON could not be taken and says so as `error`; 2 for a wrong command line; 130 after Ctrl-C.";
 
 /// Runs the command that the command line names.
 pub fn main() -> ExitCode {

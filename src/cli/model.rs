@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use minilm::checkpoint::{SentenceSettings, Side, Tokenizer};
-use minilm::{Builder, Checkpoint, Embedder, Encoding, Error, Gpu, GpuOptions, Pooling, Result, Task, default_model, wgpu};
+use minilm::{Builder, Checkpoint, Embedder, Encoding, Gpu, GpuOptions, Pooling, Result, Task, default_model, wgpu};
 
 use super::input::Item;
 

@@ -128,12 +128,7 @@ pub struct Stream<T> {
 
 impl<T: Tokens> Stream<T> {
     /// The thread is never joined: at an early end it may be waiting for input that does not come.
-    pub fn start(
-        reader: Reader,
-        progress: Progress,
-        faults: Faults,
-        encode: impl Fn(&Item) -> Result<T> + Send + Sync + 'static,
-    ) -> Self {
+    pub fn start(reader: Reader, progress: Progress, faults: Faults, encode: impl Fn(&Item) -> Result<T> + Send + Sync + 'static) -> Self {
         let wanted = Arc::new(AtomicUsize::new(FIRST_CHUNK));
         let (sender, chunks) = sync_channel(1);
         let source = reader.source().to_owned();
@@ -334,8 +329,7 @@ fn encode_all<T: Tokens>(items: Vec<Result<Item>>, encode: &(impl Fn(&Item) -> R
         })
     };
     thread::scope(|scope| {
-        let workers: Vec<_> =
-            shares.into_iter().map(|items| scope.spawn(move || items.into_iter().map(one).collect::<Vec<_>>())).collect();
+        let workers: Vec<_> = shares.into_iter().map(|items| scope.spawn(move || items.into_iter().map(one).collect::<Vec<_>>())).collect();
         let panicked = || vec![Err(Error::Input { problem: "the tokenizer has panicked: please report the text".into() })];
         workers.into_iter().flat_map(|worker| worker.join().unwrap_or_else(|_| panicked())).collect()
     })

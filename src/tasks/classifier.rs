@@ -31,7 +31,7 @@ pub struct ClassifierSettings {
     score: Option<Score>,
 }
 
-impl Builder<Classifier> {
+impl<T: Task<Settings = ClassifierSettings>> Builder<T> {
     /// How logits become scores, over what the folder says. Without either it is [`Score::Sigmoid`] for one label and
     /// [`Score::Softmax`] for several, as in transformers.
     pub fn score(mut self, score: Score) -> Self {
