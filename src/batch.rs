@@ -58,6 +58,8 @@ pub struct Bounds {
     pub default_type: u32,
     /// The position of a text's first token.
     pub position_offset: usize,
+    /// The id of padding, where positions leave it out: it has the position before the first, also where it stands in a text.
+    pub padding: Option<u32>,
     /// Most tokens of one text.
     pub max_tokens: usize,
     /// Most selected tokens of one text.
@@ -65,6 +67,19 @@ pub struct Bounds {
 }
 
 impl Bounds {
+    /// The position of each token.
+    pub fn positions(&self, ids: &[u32]) -> impl Iterator<Item = u32> {
+        let (padding, mut next) = (self.padding, self.position_offset as u32);
+        let before_first = next.saturating_sub(1);
+        ids.iter().map(move |&id| {
+            if Some(id) == padding {
+                return before_first;
+            }
+            next += 1;
+            next - 1
+        })
+    }
+
     /// # Errors
     /// [`Error::Input`] that names the text and what does not fit.
     pub fn check(&self, text: usize, sequence: &Sequence) -> Result<()> {
@@ -119,7 +134,7 @@ pub struct Batch {
 impl Batch {
     /// Packs the `members` of `sequences`, which have been checked against the model's bounds.
     pub fn pack(sequences: &[Sequence], members: &[usize], bounds: &Bounds) -> Self {
-        let Bounds { position_offset, default_type, .. } = *bounds;
+        let Bounds { default_type, .. } = *bounds;
         let (offsets, selected_offsets) = (vec![Offset::default()], vec![0]);
         let mut batch = Self { texts: members.to_vec(), offsets, selected_offsets, ..Self::default() };
         for &member in members {
@@ -127,7 +142,8 @@ impl Batch {
             batch.selected.extend(selected.iter().map(|at| batch.ids.len() as u32 + at));
             batch.selected_offsets.push(batch.selected.len() as u32);
             batch.ids.extend_from_slice(ids);
-            batch.places.extend((0..ids.len()).map(|i| (position_offset + i) as u32 | type_ids.get(i).unwrap_or(&default_type) << 24));
+            let types = type_ids.iter().copied().chain(std::iter::repeat(default_type));
+            batch.places.extend(bounds.positions(ids).zip(types).map(|(position, ty)| position | ty << 24));
             batch.header.tiles += (ids.len() as u32).div_ceil(TILE);
             batch.offsets.push(Offset { token: batch.ids.len() as u32, tile: batch.header.tiles });
         }
@@ -179,7 +195,8 @@ pub struct Capacity {
 mod tests {
     use super::*;
 
-    const BOUNDS: Bounds = Bounds { vocabulary: 10, token_types: 2, default_type: 0, position_offset: 0, max_tokens: 4, max_selected: 1 };
+    const BOUNDS: Bounds =
+        Bounds { vocabulary: 10, token_types: 2, default_type: 0, position_offset: 0, padding: None, max_tokens: 4, max_selected: 1 };
 
     fn sequence<'a>(ids: &'a [u32], type_ids: &'a [u32], selected: &'a [u32]) -> Sequence<'a> {
         Sequence { ids, type_ids, selected }
@@ -198,6 +215,14 @@ mod tests {
         assert_eq!(batch.bytes(), 16 + 3 * 8 + 43 * 8 + 3 * 4);
         let languages = Batch::pack(&sequences, &[0, 1], &Bounds { default_type: 5, ..BOUNDS });
         assert_eq!(languages.places[2..4], [2 | 1 << 24, 5 << 24], "the default is for texts without types");
+    }
+
+    #[test]
+    fn padding_within_a_text_has_no_position() {
+        // As `create_position_ids_from_input_ids` of transformers counts them for RoBERTa.
+        let bounds = Bounds { position_offset: 2, padding: Some(1), ..BOUNDS };
+        assert_eq!(bounds.positions(&[0, 7, 1, 8, 1, 2]).collect::<Vec<_>>(), [2, 3, 1, 4, 1, 5]);
+        assert_eq!(BOUNDS.positions(&[0, 7, 1, 8]).collect::<Vec<_>>(), [0, 1, 2, 3]);
     }
 
     fn batches(lengths: &[usize], tokens: usize, texts: usize) -> Vec<Vec<usize>> {

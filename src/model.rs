@@ -18,8 +18,11 @@ use crate::weights::Upload;
 /// Tokens of a batch where the caller does not say.
 const DEFAULT_TOKEN_BUDGET: usize = 8192;
 
-/// Bytes that rows of selected tokens may take, unless a single one takes more.
-const SELECTED_BYTES: u64 = 64 << 20;
+/// Bytes that rows of selected tokens may take.
+const SELECTED_BYTES: u64 = 16 << 20;
+
+/// Selected tokens that fit in any case, where the adapter's bindings are large enough.
+const FEWEST_SELECTED: u64 = 64;
 
 /// One text, or a pair that the model takes as one input with a separator between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +113,7 @@ impl Model {
             token_types: config.types().min(MAX_TOKEN_TYPES),
             default_type: config.default_type() as u32,
             position_offset: config.position_offset,
+            padding: config.padding().map(|id| id as u32),
             max_tokens,
             max_selected: capacity.selected,
         };
@@ -276,7 +280,7 @@ fn capacity(gpu: &Gpu, config: &EncoderConfig, budget: Option<usize>, max_length
     const SHORT_TEXT: usize = 8;
     let selected = match selected_row as u64 * 4 {
         0 => 0,
-        row => (SELECTED_BYTES.min(gpu.max_binding()) / row).clamp(1, tokens as u64) as usize,
+        row => (SELECTED_BYTES / row).max(FEWEST_SELECTED).min(gpu.max_binding() / row).clamp(1, tokens as u64) as usize,
     };
     Ok(Capacity { tokens, texts: tokens.div_ceil(SHORT_TEXT), selected })
 }

@@ -230,9 +230,14 @@ impl Encoder {
     pub fn hidden_states(&self, ids: &[u32], type_ids: &[u32]) -> Vec<Matrix> {
         let EncoderConfig { heads, position_offset, activation, .. } = self.config;
         let (head_dim, epsilon) = (self.config.head_dim(), self.config.layer_norm_eps as f64);
-        let token =
-            |i: usize| (ids[i] as usize, position_offset + i, type_ids.get(i).map_or(self.config.default_type(), |&id| id as usize));
-        let tokens: Vec<_> = (0..ids.len()).map(token).collect();
+        let type_of = |i: usize| type_ids.get(i).map_or(self.config.default_type(), |&id| id as usize);
+        let (mut tokens, mut position) = (Vec::with_capacity(ids.len()), position_offset);
+        for (i, &id) in ids.iter().enumerate() {
+            // Where padding has no position of its own, it has the one before the first.
+            let is_padding = self.config.padding() == Some(id as usize);
+            tokens.push((id as usize, if is_padding { position_offset - 1 } else { position }, type_of(i)));
+            position += usize::from(!is_padding);
+        }
         let tables = Tables { word: &self.word, position: &self.position, token_type: &self.token_type };
         let [weight, bias] = &self.norm;
         let mut x = embedding(&tokens, tables, weight, bias, epsilon);

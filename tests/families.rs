@@ -2,11 +2,13 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
 use common::compare::{Bound, Table};
 use common::gpu::gpu;
+use common::synthetic::{Model, model_folder_in};
 use minilm::checkpoint::TokenSource;
 use minilm::{
     AnswerOptions, Answerer, Checkpoint, Classifier, Embedder, Encoding, FeatureExtractor, FillMask, Pooling, Score, Sequence, Sourced,
@@ -159,7 +161,7 @@ fn classifiers_of_tokens() {
         let special = TokenSource { sequence: None, word: None, bytes: 0..0 };
         let sourced: Vec<_> =
             golden.texts.iter().map(|text| Sourced { encoding: text.encoding(), sources: vec![special.clone(); text.ids.len()] }).collect();
-        for (i, (tagged, text)) in tagger.tag_encoded(&["", "", ""], &sourced).unwrap().iter().zip(&golden.texts).enumerate() {
+        for (i, (tagged, text)) in tagger.tag_encoded(&vec![""; sourced.len()], &sourced).unwrap().iter().zip(&golden.texts).enumerate() {
             table.close(format!("{name} {i}"), &tagged.logits, &text.logits(), BOUND);
         }
     }
@@ -247,6 +249,58 @@ fn modules_of_sentence_transformers() {
         table.check("dimensions", refused.contains(&format!("{dimensions} dimensions")) && refused.contains("have 20"), &refused);
     }
     table.finish();
+}
+
+/// Sizes that are no multiple of anything, against the f64 loops.
+#[test]
+fn sizes_that_no_model_has() {
+    let mut table = Table::new("odd sizes");
+    let root = tempfile::tempdir().unwrap();
+    let cases =
+        [(30, 3, 50, "gelu"), (9, 1, 1, "relu"), (33, 3, 7, "gelu_new"), (128, 1, 130, "tanh"), (250, 5, 33, "gelu"), (80, 10, 81, "gelu")];
+    for (hidden, heads, intermediate, activation) in cases {
+        let name = format!("{hidden} in {heads} heads, {intermediate}");
+        let config = serde_json::json!({
+            "model_type": "bert", "vocab_size": 37, "hidden_size": hidden, "num_hidden_layers": 2, "num_attention_heads": heads,
+            "intermediate_size": intermediate, "hidden_act": activation, "max_position_embeddings": 70, "type_vocab_size": 2, "pad_token_id": 0,
+            "layer_norm_eps": 1e-6,
+        });
+        let model = synthetic_bert(&name, config, [37, 70, hidden, intermediate]);
+        let folder = model_folder_in(root.path(), &model).unwrap();
+        let checkpoint = Checkpoint::open(&folder).unwrap();
+        let plain = reference::Encoder::new(&checkpoint.config, &checkpoint.encoder().unwrap()).unwrap();
+        let extractor = FeatureExtractor::builder().gpu(gpu()).from_dir(&folder).unwrap();
+        let texts: Vec<Vec<u32>> = [1, 2, 31, 33, 70].iter().map(|&n| (0..n).map(|i| (i * 11 + n) % 37).collect()).collect();
+        let sequences: Vec<_> = texts.iter().map(|ids| Sequence { ids, ..Default::default() }).collect();
+        for (features, ids) in extractor.features_of_tokens(&sequences).unwrap().iter().zip(&texts) {
+            table.close(format!("{name}, {} tokens", ids.len()), features.as_slice(), &plain.hidden(ids, &[]), BOUND);
+        }
+    }
+    table.finish();
+}
+
+fn synthetic_bert(name: &str, config: serde_json::Value, [vocabulary, positions, hidden, intermediate]: [usize; 4]) -> Model {
+    let mut tensors = BTreeMap::new();
+    let mut add = |name: String, shape: &[usize]| _ = tensors.insert(name, shape.to_vec());
+    for (table, rows) in [("word", vocabulary), ("position", positions), ("token_type", 2)] {
+        add(format!("embeddings.{table}_embeddings.weight"), &[rows, hidden]);
+    }
+    let mut layers = vec!["embeddings".to_owned()];
+    for layer in ["encoder.layer.0", "encoder.layer.1"] {
+        layers.extend([format!("{layer}.attention.output"), format!("{layer}.output")]);
+        let square = ["attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"];
+        let linears = square.map(|name| (name, hidden, hidden)).into_iter();
+        for (name, outer, inner) in linears.chain([("intermediate.dense", intermediate, hidden), ("output.dense", hidden, intermediate)]) {
+            add(format!("{layer}.{name}.weight"), &[outer, inner]);
+            add(format!("{layer}.{name}.bias"), &[outer]);
+        }
+    }
+    for norm in layers {
+        add(format!("{norm}.LayerNorm.weight"), &[hidden]);
+        add(format!("{norm}.LayerNorm.bias"), &[hidden]);
+    }
+    let parameters = tensors.values().map(|shape: &Vec<usize>| shape.iter().product::<usize>()).sum();
+    Model { name: name.to_owned(), dtype: "float64".to_owned(), config, parameters, tensors, texts: Vec::new() }
 }
 
 #[test]

@@ -66,8 +66,15 @@ fn batch(lengths: &[usize], vocabulary: usize, types: usize, position_offset: us
     let selected: Vec<Vec<u32>> = lengths.iter().map(|&n| (0..n as u32).step_by(3).rev().collect()).collect();
     let texts = ids.iter().zip(&type_ids).zip(&selected);
     let sequences: Vec<Sequence> = texts.map(|((ids, type_ids), selected)| Sequence { ids, type_ids, selected }).collect();
-    let bounds =
-        Bounds { vocabulary, token_types: types, default_type: 0, position_offset, max_tokens: usize::MAX, max_selected: usize::MAX };
+    let bounds = Bounds {
+        vocabulary,
+        token_types: types,
+        default_type: 0,
+        position_offset,
+        padding: None,
+        max_tokens: usize::MAX,
+        max_selected: usize::MAX,
+    };
     Batch::pack(&sequences, &(0..lengths.len()).collect::<Vec<_>>(), &bounds)
 }
 

@@ -84,6 +84,11 @@ impl EncoderConfig {
         self.position_rows - self.position_offset
     }
 
+    /// The id of padding, where positions start after it and leave it out.
+    pub fn padding(&self) -> Option<usize> {
+        self.family.positions_after_padding.then(|| self.position_offset - 1)
+    }
+
     /// Types that a token may have: token types, or languages and none of them.
     pub fn types(&self) -> usize {
         self.languages.as_ref().map_or(self.token_types.max(1), |languages| languages.count + 1)

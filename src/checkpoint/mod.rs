@@ -2,7 +2,6 @@
 //!
 //! Nothing here knows of a GPU. Weights stay in the mapped file until they are read; families of models are rows of data in [`family`].
 
-mod byte_level;
 pub mod config;
 mod convert;
 pub mod family;
@@ -10,21 +9,12 @@ mod header;
 pub mod heads;
 mod json;
 mod mapped;
-mod protobuf;
 pub mod quantize;
 pub mod sentence;
-mod sentencepiece;
-mod sources;
 pub mod tensors;
 pub mod tokenizer;
-mod tokenizer_files;
-mod tokenizer_json;
-mod tokenizer_settings;
 mod torch_file;
-mod unigram;
 pub mod weights;
-mod windows;
-mod wordpiece;
 
 use std::path::{Path, PathBuf};
 

@@ -3,17 +3,28 @@
 //! Truncation and padding that are baked into `tokenizer.json` are switched off: how long a text may be is the caller's decision, and
 //! nothing is ever padded.
 
+mod byte_level;
+mod files;
+mod protobuf;
+mod sentencepiece;
+mod settings;
+mod sources;
+mod tokenizer_json;
+mod unigram;
+mod windows;
+mod wordpiece;
+
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use tokenizers::{EncodeInput, PostProcessor, PostProcessorWrapper, TruncationDirection, TruncationParams, TruncationStrategy};
 
-use super::config::EncoderConfig;
-use super::json::Object;
-use super::sources::{self, Characters};
-use super::tokenizer_files;
-use super::tokenizer_json::guarded;
-use super::windows::{self, Tokens};
+use crate::checkpoint::config::EncoderConfig;
+use crate::checkpoint::json::Object;
+use sources::Characters;
+use tokenizer_json::guarded;
+use windows::Tokens;
+
 use crate::{Error, Result};
 
 /// A text or a pair of texts as token ids.
@@ -80,7 +91,7 @@ impl Tokenizer {
             None => None,
         };
         let mask_token = mask_token(folder, config.as_ref())?;
-        let (path, mut texts) = tokenizer_files::open(folder, config)?;
+        let (path, mut texts) = files::open(folder, config)?;
         let unset = texts.with_padding(None).with_truncation(None).map(|_| ());
         unset.map_err(|error| Error::checkpoint(&path, format!("cannot be used without truncation: {error}")))?;
         let join = texts.get_post_processor().cloned();

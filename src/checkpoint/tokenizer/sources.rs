@@ -2,7 +2,7 @@
 //!
 //! The library is asked for characters: where a processor trims a token's bytes, it takes every blank for one byte.
 
-use super::tokenizer::TokenSource;
+use super::TokenSource;
 
 /// Where the characters of a text start, in bytes, and where the last one ends.
 pub(super) struct Characters(Vec<usize>);

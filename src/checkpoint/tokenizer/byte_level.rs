@@ -7,10 +7,10 @@ use tokenizers::models::bpe::{BPE, Merges, Vocab};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::processors::roberta::RobertaProcessing;
 
-use super::json::{Object, read_text, shown};
-use super::tokenizer_files::SAVE_JSON;
+use super::files::SAVE_JSON;
+use super::settings::Settings;
 use super::tokenizer_json::guarded;
-use super::tokenizer_settings::Settings;
+use crate::checkpoint::json::{Object, read_text, shown};
 use crate::{Error, Result};
 
 /// Byte-level BPE, which knows every text: its letters are the 256 bytes.

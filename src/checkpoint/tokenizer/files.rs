@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::json::Object;
-use super::tokenizer_settings::Settings;
+use super::settings::Settings;
 use super::{byte_level, tokenizer_json, unigram, wordpiece};
+use crate::checkpoint::json::Object;
 use crate::{Error, Result};
 
 /// What to do about a tokenizer that cannot be built here.

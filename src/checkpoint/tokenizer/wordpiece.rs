@@ -9,8 +9,8 @@ use tokenizers::processors::bert::BertProcessing;
 use tokenizers::processors::roberta::RobertaProcessing;
 use tokenizers::{AddedToken, Model, PostProcessorWrapper};
 
-use super::json::read_text;
-use super::tokenizer_settings::Settings;
+use super::settings::Settings;
+use crate::checkpoint::json::read_text;
 use crate::{Error, Result};
 
 /// `[CLS] A [SEP]` and `[CLS] A [SEP] B [SEP]`, the second text with types of 1.

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tokenizers::AddedToken;
 
-use super::json::{Object, shown};
 use super::tokenizer_json::guarded;
+use crate::checkpoint::json::{Object, shown};
 use crate::{Error, Result};
 
 /// The field of `tokenizer_config.json` with the added tokens by id.

@@ -14,8 +14,8 @@ use tokenizers::processors::roberta::RobertaProcessing;
 use tokenizers::{AddedToken, NormalizerWrapper};
 
 use super::sentencepiece::{PieceKind, SentencePiece};
+use super::settings::Settings;
 use super::tokenizer_json::guarded;
-use super::tokenizer_settings::Settings;
 use crate::{Error, Result};
 
 /// The id of `<unk>`, with both models.

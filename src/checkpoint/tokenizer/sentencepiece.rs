@@ -176,7 +176,7 @@ impl Fault {
                 Error::checkpoint(path, format!("not a sound SentencePiece model: {problem}: download the file again"))
             }
             Self::Unsupported(problem) => {
-                Error::unsupported(path, format!("{problem}, which is not supported: {}", super::tokenizer_files::SAVE_JSON))
+                Error::unsupported(path, format!("{problem}, which is not supported: {}", super::files::SAVE_JSON))
             }
         }
     }
