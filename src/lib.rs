@@ -28,6 +28,8 @@
 
 mod assembler;
 pub mod batch;
+#[cfg(feature = "bench")]
+pub mod bench;
 mod builder;
 pub mod checkpoint;
 pub mod decode;

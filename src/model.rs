@@ -216,6 +216,13 @@ impl Model {
         self.runner.stats()
     }
 
+    /// Every step of the first batch of `sequences`, timed.
+    #[cfg(feature = "bench")]
+    pub(crate) fn profile(&self, sequences: &[Sequence], runs: usize) -> Result<Vec<crate::runner::Timed>> {
+        self.check(sequences)?;
+        self.runner.profile(sequences, runs)
+    }
+
     /// The kernels of a batch, in order.
     pub fn kernels(&self) -> Vec<&'static str> {
         self.runner.plan().kernels().collect()

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use futures::channel::oneshot;
 
@@ -110,7 +111,9 @@ impl Runner {
         let mut counters = Counters::default();
         let mut flying: VecDeque<Flight> = VecDeque::with_capacity(IN_FLIGHT);
         for members in self.split(sequences) {
+            let begin = Instant::now();
             let batch = Batch::pack(sequences, &members, &self.bounds);
+            counters.host_nanoseconds += begin.elapsed().as_nanos() as u64;
             // Whoever holds a readback never waits for another: that could be for ever.
             let readback = loop {
                 if let Some(readback) = self.readbacks.try_take() {
@@ -183,22 +186,15 @@ impl Runner {
         counters: &mut Counters,
         after: impl FnOnce(&mut wgpu::CommandEncoder),
     ) -> Result<wgpu::SubmissionIndex> {
-        let Inputs { header, offsets, ids, places, selected } = &self.inputs;
-        let queue = self.gpu.queue();
+        let begin = Instant::now();
         let submission = self.gpu.checked("running a batch", || {
             let mut encoder = self.gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("minilm") });
             self.plan.record(&mut encoder, &batch.header);
             after(&mut encoder);
             let commands = encoder.finish();
             let _in_order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
-            queue.write_buffer(header, 0, bytemuck::bytes_of(&batch.header));
-            queue.write_buffer(offsets, 0, bytemuck::cast_slice(&batch.offsets));
-            queue.write_buffer(ids, 0, bytemuck::cast_slice(&batch.ids));
-            queue.write_buffer(places, 0, bytemuck::cast_slice(&batch.places));
-            if let Some(selected) = selected {
-                queue.write_buffer(selected, 0, bytemuck::cast_slice(&batch.selected));
-            }
-            Ok(queue.submit([commands]))
+            self.write(batch);
+            Ok(self.gpu.queue().submit([commands]))
         })?;
         *counters += Counters {
             texts: batch.header.texts as u64,
@@ -208,8 +204,38 @@ impl Runner {
             dispatches: self.plan.steps.len() as u64,
             bytes_uploaded: batch.bytes(),
             bytes_read: 0,
+            host_nanoseconds: begin.elapsed().as_nanos() as u64,
         };
         Ok(submission)
+    }
+
+    /// Hands the inputs to the queue; they are there for what is submitted next.
+    fn write(&self, batch: &Batch) {
+        let (queue, Inputs { header, offsets, ids, places, selected }) = (self.gpu.queue(), &self.inputs);
+        queue.write_buffer(header, 0, bytemuck::bytes_of(&batch.header));
+        queue.write_buffer(offsets, 0, bytemuck::cast_slice(&batch.offsets));
+        queue.write_buffer(ids, 0, bytemuck::cast_slice(&batch.ids));
+        queue.write_buffer(places, 0, bytemuck::cast_slice(&batch.places));
+        if let Some(selected) = selected {
+            queue.write_buffer(selected, 0, bytemuck::cast_slice(&batch.selected));
+        }
+    }
+
+    /// Every step of the first batch of `sequences`, timed `runs` times by the GPU's own clock.
+    #[cfg(feature = "bench")]
+    pub fn profile(&self, sequences: &[Sequence], runs: usize) -> Result<Vec<Timed>> {
+        let Some(members) = self.split(sequences).into_iter().next() else { return Ok(Vec::new()) };
+        let batch = Batch::pack(sequences, &members, &self.bounds);
+        let seconds = {
+            let _in_order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+            self.write(&batch);
+            self.gpu.profile(&self.plan, &batch.header, runs)?
+        };
+        let timed = self.plan.steps.iter().zip(self.plan.kernels()).zip(seconds).map(|((step, kernel), seconds)| {
+            let (operations, bytes) = step.cost.of(&batch);
+            Timed { kernel, seconds, operations, bytes }
+        });
+        Ok(timed.collect())
     }
 
     fn finish(&self, counters: Counters) {
@@ -221,6 +247,17 @@ impl Runner {
     fn lock_stats(&self) -> std::sync::MutexGuard<'_, Stats> {
         self.stats.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// One step of a pass, timed.
+#[cfg(feature = "bench")]
+#[derive(Clone, Copy, Debug)]
+pub struct Timed {
+    pub kernel: &'static str,
+    pub seconds: f64,
+    /// At least.
+    pub operations: f64,
+    pub bytes: f64,
 }
 
 /// A batch on its way through the GPU.

@@ -14,6 +14,8 @@ pub struct Counters {
     pub bytes_uploaded: u64,
     /// Results, and nothing else.
     pub bytes_read: u64,
+    /// Time of the calling thread for packing, recording, writing and submitting; what the GPU takes is not in it.
+    pub host_nanoseconds: u64,
 }
 
 impl std::ops::AddAssign for Counters {
@@ -25,6 +27,7 @@ impl std::ops::AddAssign for Counters {
         self.dispatches += other.dispatches;
         self.bytes_uploaded += other.bytes_uploaded;
         self.bytes_read += other.bytes_read;
+        self.host_nanoseconds += other.host_nanoseconds;
     }
 }
 

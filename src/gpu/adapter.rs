@@ -121,7 +121,7 @@ pub(super) async fn open(options: GpuOptions) -> Result<(wgpu::Device, wgpu::Que
     }
     log::info!("running on {} with driver {} {}", describe(adapter), info.driver, info.driver_info);
     let required_limits = options.limits.unwrap_or_else(|| adapter.limits());
-    let required_features = adapter.features() & wgpu::Features::SUBGROUP;
+    let required_features = adapter.features() & (wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY);
     let descriptor = wgpu::DeviceDescriptor { label: Some("minilm"), required_features, required_limits, ..Default::default() };
     adapter.request_device(&descriptor).await.map_err(|error| Error::Adapter {
         problem: format!("{} could not be opened ({error}): choose another adapter or update its driver", describe(adapter)),

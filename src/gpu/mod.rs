@@ -2,15 +2,20 @@
 
 pub mod adapter;
 mod buffer;
+mod cost;
 mod kernel;
 mod plan;
 mod poller;
+mod profile;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
 
 pub use adapter::{AdapterSummary, GpuOptions};
 pub use buffer::{Arena, Readback};
+pub use cost::{Amount, Cost};
 pub use kernel::{Pipeline, Source};
 pub use plan::{Count, Grid, Plan, Step};
 
@@ -28,6 +33,7 @@ struct Shared {
     info: wgpu::AdapterInfo,
     limits: wgpu::Limits,
     pipelines: Mutex<HashMap<Source, Arc<Pipeline>>>,
+    pipeline_nanoseconds: AtomicU64,
     poller: poller::Poller,
     lost: Arc<OnceLock<String>>,
 }
@@ -65,7 +71,18 @@ impl Gpu {
     fn with_device(device: wgpu::Device, queue: wgpu::Queue, lost: Arc<OnceLock<String>>) -> Self {
         let (info, limits) = (device.adapter_info(), device.limits());
         let poller = poller::Poller::new(device.clone());
-        Self { shared: Arc::new(Shared { device, queue, info, limits, pipelines: Mutex::default(), poller, lost }) }
+        Self {
+            shared: Arc::new(Shared {
+                device,
+                queue,
+                info,
+                limits,
+                pipelines: Mutex::default(),
+                pipeline_nanoseconds: AtomicU64::new(0),
+                poller,
+                lost,
+            }),
+        }
     }
 
     /// The device, for buffers and passes of the caller's own.
@@ -97,9 +114,16 @@ impl Gpu {
         if let Some(pipeline) = cache().get(&source) {
             return Ok(pipeline.clone());
         }
+        let begin = Instant::now();
         let pipeline = Arc::new(Pipeline::new(self, &source)?);
+        self.shared.pipeline_nanoseconds.fetch_add(begin.elapsed().as_nanos() as u64, Ordering::Relaxed);
         cache().insert(source, pipeline.clone());
         Ok(pipeline)
+    }
+
+    /// Seconds spent on making pipelines so far.
+    pub fn pipeline_seconds(&self) -> f64 {
+        self.shared.pipeline_nanoseconds.load(Ordering::Relaxed) as f64 * 1e-9
     }
 
     /// Runs `work` and turns what the driver complains of meanwhile, on this thread, into an error that begins with `what`.

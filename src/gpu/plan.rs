@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::Pipeline;
+use super::{Cost, Pipeline};
 use crate::batch::Header;
 
 /// What a number of workgroups, or of rows of a result, grows with.
@@ -57,6 +57,19 @@ pub struct Step {
     pub pipeline: Arc<Pipeline>,
     pub bind_group: wgpu::BindGroup,
     pub grid: Grid,
+    pub cost: Cost,
+}
+
+impl Step {
+    fn record(&self, pass: &mut wgpu::ComputePass<'_>, batch: &Header) {
+        let (x, y) = self.grid.workgroups(batch);
+        if x == 0 || y == 0 {
+            return; // no text of this batch has anything to select
+        }
+        pass.set_pipeline(&self.pipeline.pipeline);
+        pass.set_bind_group(0, &self.bind_group, &[]);
+        pass.dispatch_workgroups(x, y, 1);
+    }
 }
 
 /// The dispatches of a pass, in order.
@@ -70,13 +83,20 @@ impl Plan {
     pub fn record(&self, encoder: &mut wgpu::CommandEncoder, batch: &Header) {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some("minilm"), timestamp_writes: None });
         for step in &self.steps {
-            let (x, y) = step.grid.workgroups(batch);
-            if x == 0 || y == 0 {
-                continue; // no text of this batch has anything to select
-            }
-            pass.set_pipeline(&step.pipeline.pipeline);
-            pass.set_bind_group(0, &step.bind_group, &[]);
-            pass.dispatch_workgroups(x, y, 1);
+            step.record(&mut pass, batch);
+        }
+    }
+
+    /// Records every step in a pass of its own that writes the queries `2 * i` and `2 * i + 1` at its begin and end, as far as the set goes.
+    pub fn record_timed(&self, encoder: &mut wgpu::CommandEncoder, batch: &Header, queries: &wgpu::QuerySet) {
+        for (i, step) in (0..).zip(&self.steps) {
+            let timestamp_writes = (2 * i + 1 < queries.count()).then_some(wgpu::ComputePassTimestampWrites {
+                query_set: queries,
+                beginning_of_pass_write_index: Some(2 * i),
+                end_of_pass_write_index: Some(2 * i + 1),
+            });
+            let descriptor = wgpu::ComputePassDescriptor { label: Some(step.pipeline.kernel), timestamp_writes };
+            step.record(&mut encoder.begin_compute_pass(&descriptor), batch);
         }
     }
 

@@ -4,7 +4,7 @@ use super::{lib, padded};
 use crate::batch::TILE;
 use crate::checkpoint::weights::RELATIVE_RANGE;
 use crate::error::Result;
-use crate::gpu::{Count, Gpu, Grid, Source, Step};
+use crate::gpu::{Amount, Cost, Count, Gpu, Grid, Source, Step};
 
 /// `context[tokens, heads, head_dim] = softmax(q * transpose(k) / sqrt(head_dim) + bias) * v`.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +42,13 @@ impl Attention {
         Source::compose("attention", &sizes, &pieces, constants)
     }
 
+    fn cost(&self) -> Cost {
+        let width = self.heads * self.head_dim;
+        // Both products; the exponential of each score is one more.
+        let operations = Amount { per_pair: 4 * width + self.heads, ..Amount::default() };
+        Cost { rows: Count::Tokens, operations, bytes: Amount { per_row: 16 * width, ..Amount::default() } }
+    }
+
     pub fn step(&self, gpu: &Gpu, buffers: &Buffers) -> Result<Step> {
         let pipeline = gpu.pipeline(self.source())?;
         let bind_group = pipeline.bind(
@@ -56,6 +63,6 @@ impl Attention {
             ],
         )?;
         let grid = Grid { x: Count::Tiles, y: Count::Fixed(self.heads as u32), rows: 1 };
-        Ok(Step { pipeline, bind_group, grid })
+        Ok(Step { pipeline, bind_group, grid, cost: self.cost() })
     }
 }

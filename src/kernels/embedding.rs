@@ -2,7 +2,7 @@
 
 use super::{REDUCE_LANES, lib};
 use crate::error::Result;
-use crate::gpu::{Count, Gpu, Grid, Source, Step};
+use crate::gpu::{Amount, Cost, Count, Gpu, Grid, Source, Step};
 
 /// `y[tokens, hidden] = layer_norm(word[id] + position[position] + token_type[type])`.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +52,14 @@ impl Embedding {
         )
     }
 
+    /// Of one of the parts, which share the tokens.
+    fn cost(&self, parts: usize) -> Cost {
+        let operations = Amount { per_row: 10 * self.hidden / parts, ..Amount::default() };
+        // Three rows of tables, one row of the result, id and place.
+        let bytes = Amount { per_row: (16 * self.hidden + 8) / parts, ..Amount::default() };
+        Cost { rows: Count::Tokens, operations, bytes }
+    }
+
     /// One dispatch for each part of the vocabulary; together they write every token's row once.
     pub fn steps(&self, gpu: &Gpu, parts: &[Part], buffers: &Buffers) -> Result<Vec<Step>> {
         let pipeline = gpu.pipeline(self.source())?;
@@ -72,7 +80,7 @@ impl Embedding {
                         ("y", buffers.y),
                     ],
                 )?;
-                Ok(Step { pipeline: pipeline.clone(), bind_group, grid: Grid::each(Count::Tokens) })
+                Ok(Step { pipeline: pipeline.clone(), bind_group, grid: Grid::each(Count::Tokens), cost: self.cost(parts.len()) })
             })
             .collect()
     }

@@ -2,7 +2,7 @@
 
 use super::{REDUCE_LANES, padded};
 use crate::error::Result;
-use crate::gpu::{Count, Gpu, Grid, Source, Step};
+use crate::gpu::{Amount, Cost, Count, Gpu, Grid, Source, Step};
 
 /// `y[selected, width] = x[token, width]` for each selected token.
 #[derive(Clone, Copy, Debug)]
@@ -27,9 +27,14 @@ impl Gather {
         Source::compose("gather", &sizes, &[include_str!("../../shaders/gather.wgsl")], constants)
     }
 
+    fn cost(&self) -> Cost {
+        let bytes = Amount { per_row: 8 * self.width, ..Amount::default() };
+        Cost { rows: Count::Selected, operations: Amount::default(), bytes }
+    }
+
     pub fn step(&self, gpu: &Gpu, buffers: &Buffers) -> Result<Step> {
         let pipeline = gpu.pipeline(self.source())?;
         let bind_group = pipeline.bind(gpu, &[("selected", buffers.selected), ("x", buffers.x), ("y", buffers.y)])?;
-        Ok(Step { pipeline, bind_group, grid: Grid::each(Count::Selected) })
+        Ok(Step { pipeline, bind_group, grid: Grid::each(Count::Selected), cost: self.cost() })
     }
 }

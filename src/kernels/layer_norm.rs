@@ -2,7 +2,7 @@
 
 use super::{REDUCE_LANES, lib};
 use crate::error::Result;
-use crate::gpu::{Count, Gpu, Grid, Source, Step};
+use crate::gpu::{Amount, Cost, Count, Gpu, Grid, Source, Step};
 
 /// `y[rows, hidden] = (x - mean) / sqrt(variance + epsilon) * weight + bias`, with the variance of the row itself (divided by
 /// `hidden`), as in torch.
@@ -35,10 +35,15 @@ impl LayerNorm {
         )
     }
 
+    fn cost(&self) -> Cost {
+        let operations = Amount { per_row: 8 * self.hidden, ..Amount::default() };
+        Cost { rows: self.rows, operations, bytes: Amount { fixed: 8 * self.hidden, per_row: 8 * self.hidden, per_pair: 0 } }
+    }
+
     pub fn step(&self, gpu: &Gpu, buffers: &Buffers) -> Result<Step> {
         let pipeline = gpu.pipeline(self.source())?;
         let bind_group =
             pipeline.bind(gpu, &[("x", buffers.x), ("weight", buffers.norm[0]), ("bias", buffers.norm[1]), ("y", buffers.y)])?;
-        Ok(Step { pipeline, bind_group, grid: Grid::each(self.rows) })
+        Ok(Step { pipeline, bind_group, grid: Grid::each(self.rows), cost: self.cost() })
     }
 }

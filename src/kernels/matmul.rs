@@ -3,7 +3,7 @@
 use super::{Variant, activation_code, lib, padded, rows_code};
 use crate::checkpoint::Activation;
 use crate::error::Result;
-use crate::gpu::{Count, Gpu, Grid, Source, Step};
+use crate::gpu::{Amount, Cost, Count, Gpu, Grid, Source, Step};
 
 /// `y[rows, outer] = activation(x[rows, inner] * weight[inner, outer] + bias[outer]) + residual[rows, outer]`.
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +81,13 @@ impl Matmul {
         Source::compose("matmul", &sizes, &pieces, constants)
     }
 
+    fn cost(&self) -> Cost {
+        let Self { inner, outer, residual, rows, .. } = *self;
+        let operations = Amount { per_row: 2 * inner * outer, ..Amount::default() };
+        let per_row = 4 * (inner + outer * (1 + usize::from(residual)));
+        Cost { rows, operations, bytes: Amount { fixed: 4 * (inner * outer + outer), per_row, per_pair: 0 } }
+    }
+
     pub fn step(&self, gpu: &Gpu, variant: Variant, buffers: &Buffers) -> Result<Step> {
         let pipeline = gpu.pipeline(self.source(variant))?;
         let bind_group = pipeline.bind(
@@ -98,6 +105,6 @@ impl Matmul {
         let columns = (padded(self.outer) / 4) as u32;
         let tile = Tile::of(variant);
         let grid = Grid { x: Count::Fixed(columns.div_ceil(tile.lanes * tile.columns4)), y: self.rows, rows: tile.rows * tile.row_groups };
-        Ok(Step { pipeline, bind_group, grid })
+        Ok(Step { pipeline, bind_group, grid, cost: self.cost() })
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{REDUCE_LANES, lib, padded};
 use crate::error::Result;
-use crate::gpu::{Count, Gpu, Grid, Source, Step};
+use crate::gpu::{Amount, Cost, Count, Gpu, Grid, Source, Step};
 
 /// `y[rows, columns]` = the first `columns` of `x[rows, ..]`, divided by their L2 norm; a row of zeros stays zero.
 #[derive(Clone, Copy, Debug)]
@@ -30,9 +30,14 @@ impl Normalize {
         Source::compose("normalize", &[], &[lib::REDUCE, include_str!("../../shaders/normalize.wgsl")], constants)
     }
 
+    fn cost(&self) -> Cost {
+        let amount = |per_value: usize| Amount { per_row: per_value * self.columns, ..Amount::default() };
+        Cost { rows: self.rows, operations: amount(3), bytes: amount(8) }
+    }
+
     pub fn step(&self, gpu: &Gpu, buffers: &Buffers) -> Result<Step> {
         let pipeline = gpu.pipeline(self.source())?;
         let bind_group = pipeline.bind(gpu, &[("x", buffers.x), ("y", buffers.y)])?;
-        Ok(Step { pipeline, bind_group, grid: Grid::each(self.rows) })
+        Ok(Step { pipeline, bind_group, grid: Grid::each(self.rows), cost: self.cost() })
     }
 }

@@ -3,7 +3,7 @@
 use super::{REDUCE_LANES, lib, padded};
 use crate::checkpoint::Pooling;
 use crate::error::Result;
-use crate::gpu::{Count, Gpu, Grid, Source, Step};
+use crate::gpu::{Amount, Cost, Count, Gpu, Grid, Source, Step};
 
 /// `pooled[texts, columns]` from `x[tokens, hidden]`: several poolings fill the columns of one row, each with a step of its own.
 #[derive(Clone, Copy, Debug)]
@@ -54,9 +54,15 @@ impl PooledRows {
         Source::compose("pooling", &sizes, &[lib::BATCH, include_str!("../../shaders/pooling.wgsl")], constants)
     }
 
+    fn cost(&self) -> Cost {
+        // The first or the last token alone is counted as all: a rule over texts cannot tell the tokens.
+        let amount = |per_token: usize| Amount { per_row: per_token * self.hidden, ..Amount::default() };
+        Cost { rows: Count::Tokens, operations: amount(1), bytes: amount(4) }
+    }
+
     pub fn step(&self, gpu: &Gpu, buffers: &Buffers) -> Result<Step> {
         let pipeline = gpu.pipeline(self.source())?;
         let bind_group = pipeline.bind(gpu, &[("offsets", buffers.offsets), ("x", buffers.x), ("pooled", buffers.pooled)])?;
-        Ok(Step { pipeline, bind_group, grid: Grid::each(Count::Texts) })
+        Ok(Step { pipeline, bind_group, grid: Grid::each(Count::Texts), cost: self.cost() })
     }
 }

@@ -2,7 +2,7 @@
 
 use super::lib;
 use crate::error::Result;
-use crate::gpu::{Count, Gpu, Grid, Source, Step};
+use crate::gpu::{Amount, Cost, Count, Gpu, Grid, Source, Step};
 
 /// `best[selected, 2 * top + 1]` of `logits[selected, vocabulary]`: the columns of the `top` largest, then those logits, then
 /// log(sum(exp(logits))) over the whole row.
@@ -35,9 +35,14 @@ impl TopK {
         Source::compose("top_k", &[], &[lib::REDUCE, include_str!("../../shaders/top_k.wgsl")], constants)
     }
 
+    fn cost(&self) -> Cost {
+        let amount = |per_value: usize| Amount { per_row: per_value * self.vocabulary, ..Amount::default() };
+        Cost { rows: Count::Selected, operations: amount(2), bytes: amount(4) }
+    }
+
     pub fn step(&self, gpu: &Gpu, buffers: &Buffers) -> Result<Step> {
         let pipeline = gpu.pipeline(self.source())?;
         let bind_group = pipeline.bind(gpu, &[("logits", buffers.logits), ("best", buffers.best)])?;
-        Ok(Step { pipeline, bind_group, grid: Grid::each(Count::Selected) })
+        Ok(Step { pipeline, bind_group, grid: Grid::each(Count::Selected), cost: self.cost() })
     }
 }

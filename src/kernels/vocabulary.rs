@@ -3,7 +3,7 @@
 use super::embedding::Part;
 use super::{lib, padded};
 use crate::error::Result;
-use crate::gpu::{Count, Gpu, Grid, Source, Step};
+use crate::gpu::{Amount, Cost, Count, Gpu, Grid, Source, Step};
 
 /// `logits[selected, vocabulary] = x[selected, width] * transpose(word[vocabulary, width]) + bias[vocabulary]`.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +35,13 @@ impl Vocabulary {
         Source::compose("vocabulary", &sizes, &[lib::BATCH, include_str!("../../shaders/vocabulary.wgsl")], constants)
     }
 
+    /// Of a part of so many words.
+    fn cost(&self, words: usize) -> Cost {
+        let operations = Amount { per_row: 2 * self.width * words, ..Amount::default() };
+        let bytes = Amount { fixed: 4 * self.width * words, per_row: 4 * words, per_pair: 0 };
+        Cost { rows: Count::Selected, operations, bytes }
+    }
+
     /// One dispatch for each part of the table; together they write every logit once.
     pub fn steps(&self, gpu: &Gpu, parts: &[Part], buffers: &Buffers) -> Result<Vec<Step>> {
         let pipeline = gpu.pipeline(self.source())?;
@@ -51,7 +58,7 @@ impl Vocabulary {
                 ],
             )?;
             let grid = Grid { x: Count::Fixed((part.rows as u32).div_ceil(LANES)), y: Count::Selected, rows: ROWS };
-            Ok(Step { pipeline: pipeline.clone(), bind_group, grid })
+            Ok(Step { pipeline: pipeline.clone(), bind_group, grid, cost: self.cost(part.rows) })
         };
         parts.iter().map(step).collect()
     }
