@@ -34,63 +34,71 @@ fn text_of_tile(tile: u32) -> u32 {
 }
 
 @compute @workgroup_size(QUERIES)
-fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32LANE_IN_SUBGROUP) {
     let head = group.y;
     let text = text_of_tile(group.x);
     let first = offsets[text].token;
     let length = offsets[text + 1u].token - first;
     let query = (group.x - offsets[text].tile) * QUERIES + lane;
-    if query >= length {
-        return;
-    }
+    // Lanes beyond the text compute the last query again, since they may load keys for others; only their result is left out.
+    let own_query = min(query, length - 1u);
 
     let width = HEADS * HEAD_DIM4;
-    let queries_at = (first + query) * 3u * width + head * HEAD_DIM4;
+    let queries_at = (first + own_query) * 3u * width + head * HEAD_DIM4;
     let keys_at = first * 3u * width + width + head * HEAD_DIM4;
-    let values_at = keys_at + width;
 
-    var q: array<vec4f, HEAD_DIM4>;
-    var sums: array<vec4f, HEAD_DIM4>;
-    for (var d = 0u; d < HEAD_DIM4; d++) {
-        q[d] = qkv[queries_at + d] * SCALE;
-    }
-
+#for d in HEAD_DIM4
+    let q_{d} = qkv[queries_at + {d}u] * SCALE;
+    var sum_{d} = vec4f();
+#end
     var maximum = LOWEST;
     var total = 0.0;
     for (var k = 0u; k < length; k += KEYS) {
-        var weights: array<f32, KEYS>;
+#for l in LOADS
+        let key_{l} = keys_at + min(k + KEY_OF_LOAD_{l}, length - 1u) * 3u * width;
+#end
         var new_maximum = maximum;
-        for (var j = 0u; j < KEYS; j++) {
-            let at = keys_at + min(k + j, length - 1u) * 3u * width;
-            var score = 0.0;
-            for (var d = 0u; d < HEAD_DIM4; d++) {
-                score += dot(q[d], qkv[at + d]);
-            }
-            if BIAS {
-                let distance = clamp(i32(k + j) - i32(query), -RANGE, RANGE) + RANGE;
-                score += bias[head * u32(2 * RANGE + 1) + u32(distance)];
-            }
-            weights[j] = select(LOWEST, score, k + j < length);
-            new_maximum = max(new_maximum, weights[j]);
+#for j in KEYS
+        var score_{j} = 0.0;
+#end
+#for d in HEAD_DIM4
+#for l in LOADS
+        let key_{l}_{d} = qkv[key_{l} + {d}u];
+#end
+#for j in KEYS
+        score_{j} += dot(q_{d}, KEY_{j}_{d});
+#end
+#end
+#for j in KEYS
+        if BIAS {
+            let distance = clamp(i32(k + {j}u) - i32(own_query), -RANGE, RANGE) + RANGE;
+            score_{j} += bias[head * u32(2 * RANGE + 1) + u32(distance)];
         }
+        score_{j} = select(LOWEST, score_{j}, k + {j}u < length);
+        new_maximum = max(new_maximum, score_{j});
+#end
         let shrink = exp(maximum - new_maximum);
         maximum = new_maximum;
         total *= shrink;
-        for (var d = 0u; d < HEAD_DIM4; d++) {
-            sums[d] *= shrink;
-        }
-        for (var j = 0u; j < KEYS; j++) {
-            let p = select(0.0, exp(weights[j] - maximum), k + j < length);
-            let at = values_at + min(k + j, length - 1u) * 3u * width;
-            total += p;
-            for (var d = 0u; d < HEAD_DIM4; d++) {
-                sums[d] += p * qkv[at + d];
-            }
-        }
+#for j in KEYS
+        let weight_{j} = select(0.0, exp(score_{j} - maximum), k + {j}u < length);
+        total += weight_{j};
+#end
+#for d in HEAD_DIM4
+#for l in LOADS
+        let value_{l}_{d} = qkv[key_{l} + width + {d}u];
+#end
+        sum_{d} *= shrink;
+#for j in KEYS
+        sum_{d} += weight_{j} * VALUE_{j}_{d};
+#end
+#end
     }
 
-    let context_at = (first + query) * width + head * HEAD_DIM4;
-    for (var d = 0u; d < HEAD_DIM4; d++) {
-        context[context_at + d] = sums[d] / total;
+    if query < length {
+        let context_at = (first + query) * width + head * HEAD_DIM4;
+#for d in HEAD_DIM4
+        context[context_at + {d}u] = sum_{d} / total;
+#end
     }
 }

@@ -1,7 +1,8 @@
 // y[rows, outer] = activation(x[rows, inner] * weight + bias) + residual; rows are tokens, texts or selected tokens.
 //
 // The weight is stored transposed, [inner, outer], so that neighbouring lanes read neighbouring columns. Each lane computes a
-// register tile of ROWS x 4 COLUMNS4 outputs; sizes are padded to multiples of 4 with zeros, so no inner loop has an edge.
+// register tile of ROWS x 4 COLUMNS4 outputs; sizes are padded to multiples of 4 with zeros, so no inner loop has an edge. The tile is
+// written out (#for): as an array in a loop, drivers keep it in memory once it has more than some 8 rows, which costs a factor of five.
 // Every output is one sum over `inner` in ascending order, whatever the tile: a text has the same bits in any batch.
 
 override INNER4: u32;
@@ -15,6 +16,17 @@ override RESIDUAL: bool;
 @group(0) @binding(4) var<storage, read> residual: array<vec4f>;   // [rows, OUTER4], read only where RESIDUAL
 @group(0) @binding(5) var<storage, read_write> y: array<vec4f>;    // [rows, OUTER4]
 
+fn store(row: u32, last_row: u32, column: u32, sum: vec4f) {
+    if row <= last_row && column < OUTER4 {
+        let at = row * OUTER4 + column;
+        var result = activate(sum + bias[column]);
+        if RESIDUAL {
+            result += residual[at];
+        }
+        y[at] = result;
+    }
+}
+
 @compute @workgroup_size(LANES, ROW_GROUPS)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) lane: vec3u) {
     let first_row = (group.y * ROW_GROUPS + lane.y) * ROWS;
@@ -23,36 +35,39 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) lane:
     if first_row > last_row {
         return;
     }
+    // What is beyond an edge is read as the last row or column there is, and not written.
+#for c in COLUMNS4
+    let column_{c} = min(first_column + {c}u * LANES, OUTER4 - 1u);
+#end
+#for l in LOADS
+    let load_{l} = min(first_row + {l}u * LOAD_STRIDE + OWN_ROW, last_row) * INNER4;
+#end
+#for r in ROWS
+#for c in COLUMNS4
+    var sum_{r}_{c} = vec4f();
+#end
+#end
 
-    var sums: array<array<vec4f, COLUMNS4>, ROWS>;
     for (var k = 0u; k < INNER4; k++) {
-        var w: array<array<vec4f, COLUMNS4>, 4>;
-        for (var j = 0u; j < 4u; j++) {
-            for (var c = 0u; c < COLUMNS4; c++) {
-                w[j][c] = weight[(4u * k + j) * OUTER4 + min(first_column + c * LANES, OUTER4 - 1u)];
-            }
-        }
-        var rows = load_rows(first_row, last_row, k, lane.x); // a variable: a value that is indexed would be copied at each index
-        for (var r = 0u; r < ROWS; r++) {
-            let a = rows[r];
-            for (var c = 0u; c < COLUMNS4; c++) {
-                sums[r][c] += a.x * w[0][c] + a.y * w[1][c] + a.z * w[2][c] + a.w * w[3][c];
-            }
-        }
+#for l in LOADS
+        let x_{l} = x[load_{l} + k];
+#end
+#for c in COLUMNS4
+#for j in 4
+        let weight_{j}_{c} = weight[(4u * k + {j}u) * OUTER4 + column_{c}];
+#end
+#end
+#for r in ROWS
+        let a_{r} = ROW_{r};
+#for c in COLUMNS4
+        sum_{r}_{c} += a_{r}.x * weight_0_{c} + a_{r}.y * weight_1_{c} + a_{r}.z * weight_2_{c} + a_{r}.w * weight_3_{c};
+#end
+#end
     }
 
-    for (var r = 0u; r < ROWS; r++) {
-        let row = first_row + r;
-        for (var c = 0u; c < COLUMNS4; c++) {
-            let column = first_column + c * LANES;
-            if row <= last_row && column < OUTER4 {
-                let at = row * OUTER4 + column;
-                var result = activate(sums[r][c] + bias[column]);
-                if RESIDUAL {
-                    result += residual[at];
-                }
-                y[at] = result;
-            }
-        }
-    }
+#for r in ROWS
+#for c in COLUMNS4
+    store(first_row + {r}u, last_row, first_column + {c}u * LANES, sum_{r}_{c});
+#end
+#end
 }

@@ -83,7 +83,7 @@ pub fn assemble(pass: &mut Assembler, tensors: &EncoderWeights, all_layers: bool
             bias: bias.as_ref(),
             context: &context,
         };
-        pass.steps.push(Attention { heads, head_dim, bias: bias.is_some() }.step(pass.gpu, &buffers)?);
+        pass.steps.push(Attention { heads, head_dim, bias: bias.is_some() }.step(pass.gpu, pass.variant, &buffers)?);
         pass.linear(&output, None, Count::Tokens, [&context, &sum], Some(&x))?;
         pass.layer_norm(norm, &attention_norm, [&sum, &next])?;
         pass.linear(&up, Some(activation), Count::Tokens, [&next, &wide], None)?;

@@ -265,8 +265,11 @@ fn attention_equals_the_reference_within_each_text() {
         (2, 128, &[33, 6], 1.0),
         (1, 12, &[300], 1.0), // distances beyond the range of the bias
     ];
-    for (i, (heads, head_dim, lengths, size)) in cases.into_iter().enumerate() {
-        let case = format!("{heads} heads of {head_dim}, texts of {lengths:?}, scores x {size}");
+    let variants = Variant::offered(&gpu);
+    for (variant, (i, (heads, head_dim, lengths, size))) in
+        variants.into_iter().flat_map(|v| cases.into_iter().enumerate().map(move |c| (v, c)))
+    {
+        let case = format!("{variant:?} {heads} heads of {head_dim}, texts of {lengths:?}, scores x {size}");
         let batch = batch(lengths, 10, 1, 0);
         let tokens: usize = lengths.iter().sum();
         let mut qkv = scaled(values(1, tokens * 3 * heads * head_dim), size);
@@ -284,7 +287,7 @@ fn attention_equals_the_reference_within_each_text() {
             bias: bias_buffer.as_ref(),
             context: &context,
         };
-        run(&gpu, vec![Attention { heads, head_dim, bias: bias.is_some() }.step(&gpu, &buffers).unwrap()], &batch);
+        run(&gpu, vec![Attention { heads, head_dim, bias: bias.is_some() }.step(&gpu, variant, &buffers).unwrap()], &batch);
         let expected = reference::attention(&wide(&qkv), lengths, heads, head_dim, bias.as_deref().map(wide).as_deref());
         // A row of the comparison is one head of one token.
         let (actual, canaries) = {

@@ -1,6 +1,6 @@
 //! Self-attention within each text of a packed batch, softmax in one pass over the keys.
 
-use super::{lib, padded};
+use super::{Variant, lib, padded, unroll};
 use crate::batch::TILE;
 use crate::checkpoint::weights::RELATIVE_RANGE;
 use crate::error::Result;
@@ -29,17 +29,33 @@ pub struct Buffers<'a> {
     pub context: &'a wgpu::Buffer,
 }
 
-/// Keys that are taken at a time between two looks at the running maximum.
+/// Keys that are taken at a time between two looks at the running maximum, where each lane loads all of them.
 const KEYS: u32 = 4;
 
 impl Attention {
-    pub fn source(&self) -> Source {
+    pub fn source(&self, variant: Variant) -> Source {
         let head_dim4 = (padded(self.head_dim) / 4) as u32;
-        let sizes = [("QUERIES", TILE), ("KEYS", KEYS), ("HEAD_DIM4", head_dim4), ("BIAS_RANGE", RELATIVE_RANGE as u32)];
-        let pieces = [lib::BATCH, include_str!("../../shaders/attention.wgsl")];
+        // With subgroups each lane loads one key and hands it to the others; a broadcast names its lane by a constant.
+        let (keys, loads) = variant.subgroup.map_or((KEYS, KEYS), |lanes| (lanes, 1));
+        let sizes = [("KEYS", keys), ("LOADS", loads), ("HEAD_DIM4", head_dim4)];
+        let mut body = unroll(include_str!("../../shaders/attention.wgsl"), &sizes);
+        let shared = variant.subgroup.is_some();
+        let lane_in_subgroup = if shared { ", @builtin(subgroup_invocation_id) lane_in_subgroup: u32" } else { "" };
+        body = body.replace("LANE_IN_SUBGROUP", lane_in_subgroup);
+        for load in 0..loads {
+            let key = if shared { "lane_in_subgroup".to_owned() } else { format!("{load}u") };
+            body = body.replace(&format!("KEY_OF_LOAD_{load},"), &format!("{key},"));
+        }
+        for (key, d) in (0..keys).flat_map(|key| (0..head_dim4).map(move |d| (key, d))) {
+            for (name, loaded, end) in [("KEY", "key", ")"), ("VALUE", "value", ";")] {
+                let value = if shared { format!("subgroupBroadcast({loaded}_0_{d}, {key}u)") } else { format!("{loaded}_{key}_{d}") };
+                body = body.replace(&format!("{name}_{key}_{d}{end}"), &format!("{value}{end}"));
+            }
+        }
+        let sizes = [("QUERIES", TILE), ("KEYS", keys), ("HEAD_DIM4", head_dim4), ("BIAS_RANGE", RELATIVE_RANGE as u32)];
         let scale = 1.0 / (self.head_dim as f64).sqrt();
         let constants = vec![("HEADS", self.heads as f64), ("SCALE", scale), ("BIAS", self.bias as u8 as f64)];
-        Source::compose("attention", &sizes, &pieces, constants)
+        Source::compose("attention", &sizes, &[lib::BATCH, &body], constants)
     }
 
     fn cost(&self) -> Cost {
@@ -49,8 +65,8 @@ impl Attention {
         Cost { rows: Count::Tokens, operations, bytes: Amount { per_row: 16 * width, ..Amount::default() } }
     }
 
-    pub fn step(&self, gpu: &Gpu, buffers: &Buffers) -> Result<Step> {
-        let pipeline = gpu.pipeline(self.source())?;
+    pub fn step(&self, gpu: &Gpu, variant: Variant, buffers: &Buffers) -> Result<Step> {
+        let pipeline = gpu.pipeline(self.source(variant))?;
         let bind_group = pipeline.bind(
             gpu,
             &[

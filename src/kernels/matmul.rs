@@ -1,6 +1,6 @@
 //! Matrix product with bias, activation and residual in its epilogue.
 
-use super::{Variant, activation_code, lib, padded, rows_code};
+use super::{Variant, activation_code, lib, padded, rows_code, unroll};
 use crate::checkpoint::Activation;
 use crate::error::Result;
 use crate::gpu::{Amount, Cost, Count, Gpu, Grid, Source, Step};
@@ -50,27 +50,29 @@ impl Tile {
     }
 }
 
-/// `load_rows` for a workgroup of one subgroup: each lane loads some rows and hands them to the others. A broadcast names its lane by
-/// a constant, so the loop is written out.
-fn load_rows_by_subgroup(tile: Tile) -> String {
-    let mut wgsl =
-        String::from("fn load_rows(first: u32, last: u32, k: u32, lane: u32) -> array<vec4f, ROWS> {\n    var rows: array<vec4f, ROWS>;\n");
-    for row in 0..tile.rows {
-        let (load, lane) = (row / tile.lanes, row % tile.lanes);
-        if lane == 0 {
-            wgsl += &format!("    let own{load} = x[min(first + {row}u + lane, last) * INNER4 + k];\n");
-        }
-        wgsl += &format!("    rows[{row}] = subgroupBroadcast(own{load}, {lane}u);\n");
-    }
-    wgsl + "    return rows;\n}\n"
-}
-
 impl Matmul {
     pub fn source(&self, variant: Variant) -> Source {
         let tile = Tile::of(variant);
-        let sizes = [("ROWS", tile.rows), ("COLUMNS4", tile.columns4), ("LANES", tile.lanes), ("ROW_GROUPS", tile.row_groups)];
-        let load_rows = if variant.subgroup.is_some() { &load_rows_by_subgroup(tile) } else { lib::ROWS };
-        let pieces = [lib::BATCH, lib::ROW_COUNT, lib::ACTIVATION, load_rows, include_str!("../../shaders/matmul.wgsl")];
+        // Each lane loads all rows of the tile, or, where the workgroup is one subgroup, some that it hands to the others; a broadcast
+        // names its lane by a constant.
+        let (loads, stride, own_row) = variant.subgroup.map_or((tile.rows, 1, "0u"), |lanes| (tile.rows.div_ceil(lanes), lanes, "lane.x"));
+        let sizes = [
+            ("ROWS", tile.rows),
+            ("COLUMNS4", tile.columns4),
+            ("LANES", tile.lanes),
+            ("ROW_GROUPS", tile.row_groups),
+            ("LOADS", loads),
+            ("LOAD_STRIDE", stride),
+        ];
+        let mut body = unroll(include_str!("../../shaders/matmul.wgsl"), &sizes).replace("OWN_ROW", own_row);
+        for row in 0..tile.rows {
+            let value = match variant.subgroup {
+                None => format!("x_{row}"),
+                Some(lanes) => format!("subgroupBroadcast(x_{}, {}u)", row / lanes, row % lanes),
+            };
+            body = body.replace(&format!("ROW_{row};"), &format!("{value};"));
+        }
+        let pieces = [lib::BATCH, lib::ROW_COUNT, lib::ACTIVATION, &body];
         let constants = vec![
             ("INNER4", (padded(self.inner) / 4) as f64),
             ("OUTER4", (padded(self.outer) / 4) as f64),

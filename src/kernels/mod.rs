@@ -78,8 +78,31 @@ mod lib {
     pub const BATCH: &str = include_str!("../../shaders/lib/batch.wgsl");
     pub const LAYER_NORM: &str = include_str!("../../shaders/lib/layer_norm.wgsl");
     pub const REDUCE: &str = include_str!("../../shaders/lib/reduce.wgsl");
-    pub const ROWS: &str = include_str!("../../shaders/lib/rows.wgsl");
     pub const ROW_COUNT: &str = include_str!("../../shaders/lib/row_count.wgsl");
+}
+
+/// Writes out the loops of a shader that are marked so: the lines between `#for i in SIZE` and its `#end` appear SIZE times, with `{i}` as
+/// a number. SIZE is a name of `sizes` or a number.
+fn unroll(wgsl: &str, sizes: &[(&str, u32)]) -> String {
+    fn expand(lines: &mut std::str::Lines, sizes: &[(&str, u32)], out: &mut String) {
+        while let Some(line) = lines.next() {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            match words[..] {
+                ["#end"] => return,
+                ["#for", variable, "in", size] => {
+                    let count = sizes.iter().find(|(name, _)| *name == size).map_or_else(|| size.parse().unwrap_or(0), |(_, count)| *count);
+                    let mut body = String::new();
+                    expand(lines, sizes, &mut body);
+                    let place = format!("{{{variable}}}");
+                    (0..count).for_each(|i| *out += &body.replace(&place, &i.to_string()));
+                }
+                _ => *out = format!("{out}{line}\n"),
+            }
+        }
+    }
+    let mut out = String::new();
+    expand(&mut wgsl.lines(), sizes, &mut out);
+    out
 }
 
 /// Every kernel in every form that a model can ask for, at small sizes: what the tests translate to each platform's language.
@@ -100,7 +123,10 @@ pub fn all_sources() -> Vec<Source> {
         }
     }
     for head_dim in [8, 10, 32, 64, 128] {
-        sources.extend([false, true].map(|bias| attention::Attention { heads: 3, head_dim, bias }.source()));
+        for bias in [false, true] {
+            let kernel = attention::Attention { heads: 3, head_dim, bias };
+            sources.extend([None, Some(4), Some(8), Some(16)].map(|subgroup| kernel.source(Variant { subgroup })));
+        }
     }
     sources.extend(Pooling::ALL.map(|pooling| pooling::PooledRows { hidden: 30, pooling, column: 30, columns: 60 }.source()));
     sources
