@@ -7,6 +7,7 @@
 //! Results go to standard output, everything else to standard error.
 
 mod answer;
+mod bench;
 mod classify;
 mod embed;
 mod features;
@@ -58,6 +59,7 @@ enum Command {
     Tokens(tokens::Arguments),
     Info(info::Arguments),
     Quantize(quantize::Arguments),
+    Bench(bench::Arguments),
 }
 
 const ENVIRONMENT: &str = "\
@@ -96,6 +98,7 @@ pub fn main() -> ExitCode {
         Command::Tokens(arguments) => tokens::run(arguments),
         Command::Info(arguments) => info::run(arguments),
         Command::Quantize(arguments) => quantize::run(arguments),
+        Command::Bench(arguments) => bench::run(arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
