@@ -15,7 +15,8 @@ use super::stream::{Chunk, Faults, Stream};
 
 /// Sort passages by how well each answers a query, with a model that reads both together (a cross-encoder)
 ///
-/// Passages are the lines of a file or of standard input. Prints a line of JSON for each, best first: {"index", "rank", "score", "text"}.
+/// Passages are the lines of a file or of standard input. Prints a line of JSON for each, best first: {"index", "rank", "score", "tokens",
+/// "truncated", "text"}. --logits adds "logits".
 #[derive(Args)]
 #[command(after_long_help = "Example:\n  minilm rerank --model ms-marco-MiniLM-L6-v2 'how do I bake bread?' --input passages.txt --top 3")]
 pub struct Arguments {
@@ -33,10 +34,10 @@ pub struct Arguments {
     #[command(flatten)]
     gpu: GpuArguments,
     /// Print only the first K
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", help_heading = "Output")]
     top: Option<usize>,
-    /// Print the logits too
-    #[arg(long)]
+    /// Print the logit of each too
+    #[arg(long, help_heading = "Output")]
     logits: bool,
 }
 

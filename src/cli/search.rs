@@ -9,7 +9,7 @@ use minilm::{Result, cosine};
 use serde::Serialize;
 
 use super::input::{FileArguments, Reader};
-use super::model::{BatchArguments, Encode, Folder, GpuArguments, ModelArguments, PoolingArguments};
+use super::model::{BatchArguments, Encode, Folder, GpuArguments, ModelArguments, PoolingArguments, PromptArguments};
 use super::output::{self, Format};
 use super::progress::Progress;
 use super::stream::{Faults, Stream};
@@ -28,16 +28,18 @@ pub struct Arguments {
     #[command(flatten)]
     model: ModelArguments,
     #[command(flatten)]
+    prompt: PromptArguments,
+    #[command(flatten)]
     pooling: PoolingArguments,
     #[command(flatten)]
     batch: BatchArguments,
     #[command(flatten)]
     gpu: GpuArguments,
     /// How many lines to print
-    #[arg(long, value_name = "K", default_value = "10")]
+    #[arg(long, value_name = "K", default_value = "10", help_heading = "Output")]
     top: NonZeroUsize,
     /// How they are printed; a JSON line is {"rank", "score", "line", "text"}
-    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t, help_heading = "Output")]
     format: Format,
 }
 
@@ -62,11 +64,11 @@ struct JsonHit<'a> {
 }
 
 pub fn run(arguments: Arguments) -> Result<()> {
-    let Arguments { query, file, model, pooling, batch, gpu, top, format } = arguments;
+    let Arguments { query, file, model, prompt, pooling, batch, gpu, top, format } = arguments;
     let reader = file.open()?;
     let folder = model.open()?;
     let (query_prefix, prefix) =
-        (role_prefix(&model, &folder, &["query"])?, role_prefix(&model, &folder, &["passage", "document", "corpus"])?);
+        (role_prefix(&prompt, &folder, &["query"])?, role_prefix(&prompt, &folder, &["passage", "document", "corpus"])?);
     let embedder = Arc::new(model.load(&folder, &gpu, Some(&batch), pooling.builder())?);
 
     let encoder = embedder.clone();
@@ -94,11 +96,11 @@ pub fn run(arguments: Arguments) -> Result<()> {
 }
 
 /// The prompt for a role, by the names that sentence-transformers tries, unless one was named for all.
-fn role_prefix(model: &ModelArguments, folder: &Folder, names: &[&str]) -> Result<String> {
+fn role_prefix(prompt: &PromptArguments, folder: &Folder, names: &[&str]) -> Result<String> {
     let of_role = names.iter().find_map(|name| folder.settings.prompts.get(*name));
     match of_role {
-        Some(prompt) if model.prompt.is_none() => Ok(prompt.clone()),
-        _ => model.prefix(folder),
+        Some(text) if prompt.prompt.is_none() => Ok(text.clone()),
+        _ => prompt.prefix(folder),
     }
 }
 

@@ -6,7 +6,7 @@ use clap::Args;
 use minilm::{Result, cosine};
 
 use super::input::Reader;
-use super::model::{Encode, GpuArguments, ModelArguments, PoolingArguments};
+use super::model::{Encode, GpuArguments, ModelArguments, PoolingArguments, PromptArguments};
 use super::output;
 use super::progress::Progress;
 use super::stream::{Faults, Stream};
@@ -24,15 +24,17 @@ pub struct Arguments {
     #[command(flatten)]
     model: ModelArguments,
     #[command(flatten)]
+    prompt: PromptArguments,
+    #[command(flatten)]
     pooling: PoolingArguments,
     #[command(flatten)]
     gpu: GpuArguments,
 }
 
 pub fn run(arguments: Arguments) -> Result<()> {
-    let Arguments { first, second, model, pooling, gpu } = arguments;
+    let Arguments { first, second, model, prompt, pooling, gpu } = arguments;
     let folder = model.open()?;
-    let prefix = model.prefix(&folder)?;
+    let prefix = prompt.prefix(&folder)?;
     let embedder = Arc::new(model.load(&folder, &gpu, None, pooling.builder())?);
 
     let encoder = embedder.clone();
