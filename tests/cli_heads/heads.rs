@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::common::compare::{Bound, Table};
-use crate::common::files::{copy, read_json, write};
+use crate::common::files::with_labels;
 use crate::common::golden::read_tensors;
 use crate::{BOUND, Plain, as_texts, family, keys, largest, lines_of, numbers, run_with, sigmoid, softmax, some_words, texts, words};
 
@@ -73,10 +73,7 @@ fn rerank() {
 
 #[test]
 fn zero_shot() {
-    let folder = copy(&family("bert-sequence"), &["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]);
-    let mut config: Value = read_json(&folder.path().join("config.json"));
-    config["id2label"] = json!({"0": "CONTRADICTION", "1": "entailment", "2": "neutral"});
-    write(folder.path(), "config.json", config.to_string());
+    let folder = with_labels(&family("bert-sequence"), ["CONTRADICTION", "entailment", "neutral"]);
     let plain = Plain::open(folder.path());
     let (labels, texts) = (["w7", "w1 w2", "w30"], [some_words(0, 3), some_words(4, 9)]);
 

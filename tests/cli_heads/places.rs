@@ -1,5 +1,6 @@
 //! Places in texts whose characters have several bytes, or make one letter of several.
 
+use std::fs;
 use std::path::Path;
 
 use minilm::{Aggregation, EntityOptions, Tagger};
@@ -7,7 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::common::compare::{Bound, Table};
-use crate::common::files::{copy, read_json, write};
+use crate::common::files::{read_json, with_labels, write};
 use crate::common::golden::Golden;
 use crate::common::gpu::gpu;
 use crate::{common, family, json_lines, lines_of, numbers, run_with};
@@ -17,14 +18,12 @@ const VOCABULARY: &str = "[CLS] [PAD] [SEP] [UNK] [MASK] 猫 在 垫 子 上 。
 
 /// A checkpoint with a WordPiece tokenizer in place of its own, and labels all of which are shown.
 fn folder(name: &str) -> TempDir {
-    let folder = copy(&family(name), &["config.json", "model.safetensors"]);
+    let folder = with_labels(&family(name), ["A", "B", "C"]);
+    fs::remove_file(folder.path().join("tokenizer.json")).unwrap();
     let unused = (VOCABULARY.split(' ').count()..48).map(|i| format!("[unused{i}]"));
     let pieces: Vec<String> = VOCABULARY.split(' ').map(str::to_owned).chain(unused).collect();
     write(folder.path(), "vocab.txt", pieces.join("\n") + "\n");
     write(folder.path(), "tokenizer_config.json", json!({"tokenizer_class": "BertTokenizer"}).to_string());
-    let mut config: Value = read_json(&folder.path().join("config.json"));
-    config["id2label"] = json!({"0": "A", "1": "B", "2": "C"});
-    write(folder.path(), "config.json", config.to_string());
     folder
 }
 

@@ -1,9 +1,7 @@
 //! Wrong input: one sentence on standard error, or an `error` in the place of the line that could not be taken.
 
-use serde_json::Value;
-
 use crate::common::compare::Table;
-use crate::common::files::{copy, read_json, write};
+use crate::common::files::with_labels;
 use crate::common::program::Run;
 use crate::{family, keys, run_with, some_words};
 
@@ -78,10 +76,7 @@ fn what_costs_only_its_line() {
     let cut = format!("{{\"text\": \"{} <mask>\"}}", some_words(0, 40));
     let long_question = format!("{{\"question\": \"{}\", \"context\": \"w1\"}}", some_words(0, 40));
     let long_context = format!("{{\"question\": \"w1\", \"context\": \"{}\"}}", some_words(0, 40));
-    let zero_shot = copy(&family("bert-sequence"), &["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]);
-    let mut config: Value = read_json(&zero_shot.path().join("config.json"));
-    config["id2label"] = serde_json::json!({"0": "contradiction", "1": "entailment", "2": "neutral"});
-    write(zero_shot.path(), "config.json", config.to_string());
+    let zero_shot = with_labels(&family("bert-sequence"), ["contradiction", "entailment", "neutral"]);
 
     type Case<'a> = (std::path::PathBuf, &'a [&'a str], String, &'a str);
     let classifier = family("distilbert-sequence");
