@@ -243,17 +243,20 @@ fn a_text_of_a_hundred_thousand_words_is_cut() {
     assert_eq!((&line["truncated"], &line["tokens"]), (&true.into(), &Golden::fixture(FOLDER).max_length.into()));
 }
 
+/// Several at once, so that a program may end while its own threads have yet to.
 #[test]
 fn a_reader_that_has_seen_enough_ends_it_quietly() {
-    let mut child = spawn(&mut command(&["embed"]));
-    let mut stdin = child.stdin.take().unwrap();
-    let writer = std::thread::spawn(move || while stdin.write_all("some words of a text\n".repeat(100).as_bytes()).is_ok() {});
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    assert_eq!(line.split(' ').count(), 96);
-    let run = finish(child).succeeded();
-    assert!(run.messages().is_empty(), "{}", run.stderr);
-    writer.join().unwrap();
+    let children: Vec<_> = (0..6).map(|_| spawn(&mut command(&["embed"]))).collect();
+    for mut child in children {
+        let mut stdin = child.stdin.take().unwrap();
+        let writer = std::thread::spawn(move || while stdin.write_all("some words of a text\n".repeat(100).as_bytes()).is_ok() {});
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line.split(' ').count(), 96);
+        let run = finish(child).succeeded();
+        assert!(run.messages().is_empty(), "{}", run.stderr);
+        writer.join().unwrap();
+    }
 }
 
 #[cfg(unix)]

@@ -1,7 +1,5 @@
 //! `minilm answer`: answers to questions, as pieces of a context.
 
-use std::sync::Arc;
-
 use clap::Args;
 use minilm::{Answer, AnswerOptions, Answerer, Error, Result, Sourced};
 use serde::Serialize;
@@ -96,12 +94,11 @@ pub fn run(arguments: Arguments) -> Result<()> {
     if let Some(stride) = stride {
         builder = builder.stride(stride);
     }
-    let answerer = Arc::new(model.load(&folder, &gpu, Some(&batch), builder)?);
+    let answerer = model.load(&folder, &gpu, Some(&batch), builder)?;
 
-    let encoder = answerer.clone();
     let progress = Progress::beside_results(reader.size);
     let stream =
-        Stream::start(reader, progress, Faults::Report, move |item| encoder.windows(&item.text, item.pair.as_deref().unwrap_or_default()));
+        Stream::start(reader, progress, Faults::Report, move |item| answerer.windows(&item.text, item.pair.as_deref().unwrap_or_default()));
     let find = |chunk: &Chunk<Vec<Sourced>>| {
         let contexts: Vec<&str> = chunk.good().map(|(item, _)| item.pair.as_deref().unwrap_or_default()).collect();
         answerer.answer_windows(&contexts, &chunk.tokens())

@@ -1,7 +1,5 @@
 //! `minilm classify`: labels for texts or pairs of texts.
 
-use std::sync::Arc;
-
 use clap::{Args, ValueEnum};
 use minilm::{Classifier, Encoding, Result, Score};
 use serde::Serialize;
@@ -79,11 +77,10 @@ pub fn run(arguments: Arguments) -> Result<()> {
     if let Some(function) = score {
         builder = builder.score(function.into());
     }
-    let classifier = Arc::new(model.load(&folder, &gpu, Some(&batch), builder)?);
+    let classifier = model.load(&folder, &gpu, Some(&batch), builder)?;
 
-    let encoder = classifier.clone();
     let progress = Progress::beside_results(reader.size);
-    let stream = Stream::start(reader, progress, Faults::Report, move |item| Encode::of(encoder.model(), "").encode(item));
+    let stream = Stream::start(reader, progress, Faults::Report, move |item| Encode::of(classifier.model(), "").encode(item));
     let find = |chunk: &Chunk<Encoding>| classifier.classify_encodings(&chunk.tokens());
     stream.write_each(classifier.model().max_length(), find, |lines, Line { index, tokens, found, .. }| {
         let (labels, best) = (classifier.labels(), found.best());

@@ -2,7 +2,6 @@
 
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
-use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use minilm::{Embeddings, Encoding, Error, Length, Precision, QuantizedEmbeddings, Ranges, Result, quantize_embeddings};
@@ -145,19 +144,18 @@ pub fn run(arguments: Arguments) -> Result<()> {
     if no_normalize {
         builder = builder.normalize(false);
     }
-    let embedder = Arc::new(model.load(&folder, &gpu, Some(&batch), builder)?);
+    let embedder = model.load(&folder, &gpu, Some(&batch), builder)?;
     let max_length = embedder.model().max_length();
     let stride = stride.unwrap_or(max_length / 8);
 
     let progress = Progress::beside_results(reader.size);
     // Only a line of JSON can say what is wrong with one text.
     let faults = if format == RowFormat::Jsonl { Faults::Report } else { Faults::End };
-    let encoder = embedder.clone();
     let stream = Stream::start(reader, progress, faults, move |item| {
         let windows = match overflow {
-            Overflow::Truncate => encoder.encode([item.input()])?,
-            Overflow::Error => encoder.encode([item.input()])?.into_iter().map(whole).collect::<Result<_>>()?,
-            Overflow::Chunk | Overflow::Mean => encoder.windows(item.input(), stride)?,
+            Overflow::Truncate => embedder.encode([item.input()])?,
+            Overflow::Error => embedder.encode([item.input()])?.into_iter().map(whole).collect::<Result<_>>()?,
+            Overflow::Chunk | Overflow::Mean => embedder.windows(item.input(), stride)?,
         };
         Ok(Windows(windows))
     });

@@ -1,7 +1,6 @@
 //! `minilm features`: the last hidden state of each text, in a safetensors file.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use clap::Args;
 use minilm::{Encoding, Error, FeatureExtractor, Result};
@@ -55,13 +54,12 @@ pub fn run(arguments: Arguments) -> Result<()> {
     let folder = model.open()?;
     let prefix = prompt.prefix(&folder)?;
     let builder = FeatureExtractor::builder().all_layers(all_layers).pooler(pooler);
-    let extractor = Arc::new(model.load(&folder, &gpu, Some(&batch), builder)?);
+    let extractor = model.load(&folder, &gpu, Some(&batch), builder)?;
     let mut file = WholeFile::create(&output)?;
 
     // The header comes first and holds all shapes: all tokens must be known, which take a hundredth of what they become.
-    let encoder = extractor.clone();
     let progress = Progress::new(reader.size);
-    let mut stream = Stream::start(reader, progress, Faults::End, move |item| Encode::of(encoder.model(), &prefix).encode(item));
+    let mut stream = Stream::start(reader, progress, Faults::End, move |item| Encode::of(extractor.model(), &prefix).encode(item));
     let mut encodings = Vec::new();
     while let Some(chunk) = stream.next()? {
         encodings.extend(chunk.results.into_iter().flatten().map(|(_, encoding)| encoding));

@@ -1,7 +1,6 @@
 //! `minilm fill-mask`: the likeliest words for the masks in texts.
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 
 use clap::Args;
 use minilm::{Encoding, FillMask, Result, Word};
@@ -57,13 +56,12 @@ pub fn run(arguments: Arguments) -> Result<()> {
     let Arguments { input, model, batch, gpu, top, logits } = arguments;
     let reader = input.open()?;
     let folder = model.open()?;
-    let filler = Arc::new(model.load(&folder, &gpu, Some(&batch), FillMask::builder().top(top.get()))?);
+    let filler = model.load(&folder, &gpu, Some(&batch), FillMask::builder().top(top.get()))?;
 
-    let encoder = filler.clone();
     let progress = Progress::beside_results(reader.size);
     let stream = Stream::start(reader, progress, Faults::Report, move |item| {
-        let encoding = Encode::of(encoder.model(), "").encode(item)?;
-        encoder.masks(&encoding)?;
+        let encoding = Encode::of(filler.model(), "").encode(item)?;
+        filler.masks(&encoding)?;
         Ok(encoding)
     });
     let find = |chunk: &Chunk<Encoding>| filler.fill_encodings(&chunk.tokens());

@@ -140,8 +140,15 @@ impl ModelArguments {
         Ok(Folder { path, settings })
     }
 
-    /// Loads the model on the GPU.
-    pub fn load<T: Task>(&self, folder: &Folder, gpu: &GpuArguments, batch: Option<&BatchArguments>, mut builder: Builder<T>) -> Result<T> {
+    /// Loads the model on the GPU, to stay there until the program ends: a thread that still makes tokens may be the last to let go of it,
+    /// and some drivers crash when a device is dropped while they are unloaded.
+    pub fn load<T: Task>(
+        &self,
+        folder: &Folder,
+        gpu: &GpuArguments,
+        batch: Option<&BatchArguments>,
+        mut builder: Builder<T>,
+    ) -> Result<&'static T> {
         // Otherwise the library opens the GPU, after it has looked at the folder.
         if !gpu.is_default() {
             builder = builder.gpu(Gpu::new(gpu.options())?);
@@ -155,7 +162,7 @@ impl ModelArguments {
         if let Some(budget) = batch.and_then(|batch| batch.token_budget) {
             builder = builder.token_budget(budget);
         }
-        builder.from_dir(&folder.path)
+        builder.from_dir(&folder.path).map(|task| &*Box::leak(Box::new(task)))
     }
 }
 

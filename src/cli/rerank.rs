@@ -1,7 +1,5 @@
 //! `minilm rerank`: passages sorted by how well they answer a query.
 
-use std::sync::Arc;
-
 use clap::Args;
 use minilm::{Encoding, Reranker, Result};
 use serde::Serialize;
@@ -61,14 +59,13 @@ pub fn run(arguments: Arguments) -> Result<()> {
     if let Some(function) = score {
         builder = builder.score(function.into());
     }
-    let reranker = Arc::new(model.load(&folder, &gpu, Some(&batch), builder)?);
+    let reranker = model.load(&folder, &gpu, Some(&batch), builder)?;
     let max_length = reranker.model().max_length();
 
-    let encoder = reranker.clone();
     let progress = Progress::new(reader.size);
     let stream = Stream::start(reader, progress, Faults::Report, move |item| {
         let passage = item.single()?;
-        let Encode { tokenizer, max_length, .. } = Encode::of(encoder.model(), "");
+        let Encode { tokenizer, max_length, .. } = Encode::of(reranker.model(), "");
         tokenizer.encode(&query, Some(passage), max_length)
     });
     // Their order is known when all are.

@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 
 use clap::Args;
 use minilm::{Result, cosine};
@@ -69,11 +68,10 @@ pub fn run(arguments: Arguments) -> Result<()> {
     let folder = model.open()?;
     let (query_prefix, prefix) =
         (role_prefix(&prompt, &folder, &["query"])?, role_prefix(&prompt, &folder, &["passage", "document", "corpus"])?);
-    let embedder = Arc::new(model.load(&folder, &gpu, Some(&batch), pooling.builder())?);
+    let embedder = model.load(&folder, &gpu, Some(&batch), pooling.builder())?;
 
-    let encoder = embedder.clone();
     let mut queries = Stream::start(Reader::of_texts(vec![query]), Progress::new(None), Faults::End, move |item| {
-        Encode::of(encoder.model(), &query_prefix).encode(item)
+        Encode::of(embedder.model(), &query_prefix).encode(item)
     });
     let mut query = Vec::new();
     while let Some(chunk) = queries.next()? {
@@ -81,8 +79,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
     }
 
     let progress = Progress::new(reader.size);
-    let encoder = embedder.clone();
-    let mut stream = Stream::start(reader, progress, Faults::End, move |item| Encode::of(encoder.model(), &prefix).encode(item));
+    let mut stream = Stream::start(reader, progress, Faults::End, move |item| Encode::of(embedder.model(), &prefix).encode(item));
     let mut best = Best { hits: Vec::new(), top: top.get() };
     while let Some(chunk) = stream.next()? {
         let embeddings = embedder.embed_tokens(&chunk.sequences())?;

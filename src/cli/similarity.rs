@@ -1,7 +1,5 @@
 //! `minilm similarity`: how alike two texts are.
 
-use std::sync::Arc;
-
 use clap::Args;
 use minilm::{Result, cosine};
 
@@ -35,10 +33,9 @@ pub fn run(arguments: Arguments) -> Result<()> {
     let Arguments { first, second, model, prompt, pooling, gpu } = arguments;
     let folder = model.open()?;
     let prefix = prompt.prefix(&folder)?;
-    let embedder = Arc::new(model.load(&folder, &gpu, None, pooling.builder())?);
+    let embedder = model.load(&folder, &gpu, None, pooling.builder())?;
 
-    let encoder = embedder.clone();
-    let encode = move |item: &_| Encode::of(encoder.model(), &prefix).encode(item);
+    let encode = move |item: &_| Encode::of(embedder.model(), &prefix).encode(item);
     let mut stream = Stream::start(Reader::of_texts(vec![first, second]), Progress::new(None), Faults::End, encode);
     while let Some(chunk) = stream.next()? {
         let embeddings = embedder.embed_tokens(&chunk.sequences())?;

@@ -1,7 +1,5 @@
 //! `minilm tag`: entities in texts.
 
-use std::sync::Arc;
-
 use clap::{Args, ValueEnum};
 use minilm::{Aggregation, Entity, EntityOptions, Result, Sourced, Tagger};
 use serde::Serialize;
@@ -91,11 +89,10 @@ pub fn run(arguments: Arguments) -> Result<()> {
         Together::Max => Aggregation::Max,
     };
     let builder = Tagger::builder().entities(EntityOptions { aggregation, ..EntityOptions::default() });
-    let tagger = Arc::new(model.load(&folder, &gpu, Some(&batch), builder)?);
+    let tagger = model.load(&folder, &gpu, Some(&batch), builder)?;
 
-    let encoder = tagger.clone();
     let progress = Progress::beside_results(reader.size);
-    let stream = Stream::start(reader, progress, Faults::Report, move |item| encoder.encode(item.single()?));
+    let stream = Stream::start(reader, progress, Faults::Report, move |item| tagger.encode(item.single()?));
     let find = |chunk: &Chunk<Sourced>| {
         let (texts, sourced): (Vec<&str>, Vec<Sourced>) = chunk.good().map(|(item, sourced)| (&*item.text, sourced.clone())).unzip();
         tagger.tag_encoded(&texts, &sourced)

@@ -1,7 +1,5 @@
 //! `minilm zero-shot`: any labels for texts, by a model that tells whether one sentence follows from another.
 
-use std::sync::Arc;
-
 use clap::Args;
 use minilm::{Result, ZeroShot, ZeroShotOptions};
 use serde::Serialize;
@@ -54,12 +52,11 @@ pub fn run(arguments: Arguments) -> Result<()> {
     let hypotheses = options.hypotheses(&labels)?;
     let reader = input.open()?;
     let folder = model.open()?;
-    let classifier = Arc::new(model.load(&folder, &gpu, Some(&batch), ZeroShot::builder())?);
+    let classifier = model.load(&folder, &gpu, Some(&batch), ZeroShot::builder())?;
 
-    let encoder = classifier.clone();
     let stream = Stream::start(reader, Progress::beside_results(None), Faults::Report, move |item| {
         let text = item.single()?;
-        let model = encoder.model();
+        let model = classifier.model();
         hypotheses.iter().map(|hypothesis| model.tokenizer().encode(text, Some(hypothesis), model.max_length())).collect::<Result<Vec<_>>>()
     });
     let find = |chunk: &Chunk<Vec<_>>| classifier.classify_encodings(&chunk.tokens(), &options);

@@ -69,7 +69,7 @@ fn long_texts_are_cut_or_read_in_windows_or_refused() {
         ],
     );
     table.equal("windows", &keys(&chunks[0]), &["embedding", "index", "tokens", "truncated"]);
-    table.equal("windows", &rows(&chunks), &[&[of_short.clone()], &of_parts[..]].concat());
+    table.equal("windows", &rows(&chunks), &[std::slice::from_ref(&of_short), &of_parts[..]].concat());
     // By default neighbours share an eighth of 20 tokens.
     table.equal("stride", &embed(&["--overflow", "chunk"], &both), &embed(&["--overflow", "chunk", "--stride", "2"], &both));
 
