@@ -1,11 +1,12 @@
-//! Transformer encoders (MiniLM, BERT, RoBERTa, XLM-R) as WGSL compute shaders on any GPU that [wgpu] reaches: Vulkan, Metal, DX12, GL.
+//! Transformer encoders (MiniLM, BERT, RoBERTa, XLM-R, XLM, DistilBERT, ELECTRA, MPNet) and their heads as WGSL compute shaders on any GPU
+//! that [wgpu] reaches: Vulkan, Metal, DX12, GL.
 //!
 //! ```text
-//! text ──tokenizer──> ids ──Batch::pack──> packed tokens ──Plan──> one submit on the GPU ──read──> rows [texts, hidden]
+//! text ──tokenizer──> ids ──Batch::pack──> packed tokens ──Plan──> one submit on the GPU ──read──> rows ──decode──> answers
 //! ```
 //!
-//! Weights are uploaded once, at load. A request uploads ids, positions, offsets and one small uniform, runs one compute pass, and
-//! reads back only the rows that were asked for. Nothing is padded: no kernel ever sees a pad token, and a text gives the same bits
+//! Weights are uploaded once, at load. A request uploads ids, positions, offsets and one small uniform for each batch, runs one compute pass,
+//! and reads back only the rows that were asked for: embeddings, logits, or the likeliest words. Nothing is padded: no kernel ever sees a pad token, and a text gives the same bits
 //! alone as in any batch.
 //!
 //! ```no_run
@@ -19,7 +20,14 @@
 //! | to | use |
 //! |---|---|
 //! | embed sentences | [`Embedder`] |
-//! | get hidden states | [`FeatureExtractor`] |
+//! | get hidden states of any layer, and the pooler's output | [`FeatureExtractor`] |
+//! | classify texts and pairs of texts | [`Classifier`] |
+//! | sort passages by how well they answer a query | [`Reranker`] |
+//! | classify by labels of your own | [`ZeroShot`] |
+//! | find names, places and other entities | [`Tagger`] |
+//! | answer questions by pieces of a text | [`Answerer`] |
+//! | find the likeliest words for a gap | [`FillMask`] |
+//! | keep embeddings in eight bits a number, or one | [`quantize_embeddings`] |
 //! | choose the adapter, share a device | [`Gpu`], [`GpuOptions`] |
 //! | look into a model folder, without a GPU | [`checkpoint`] |
 //! | run one kernel, or hold it to its definition | [`kernels`], [`gpu`], [`mod@reference`] |

@@ -1,7 +1,6 @@
 //! What every task shares: a model folder loaded with some head, texts made into tokens, tokens run in batches.
 
 use std::borrow::Cow;
-use std::path::Path;
 
 use crate::assembler::{Assembler, Inputs};
 use crate::batch::{Bounds, Capacity, MAX_POSITIONS, MAX_TOKEN_TYPES, Sequence};
@@ -92,8 +91,7 @@ impl Model {
             None => Gpu::new(GpuOptions::default())?,
         };
         if let Some(code) = &options.language {
-            let row = language(&checkpoint.config, code, &checkpoint.path)?;
-            checkpoint.tokenizer.set_type(row as u32);
+            checkpoint.choose_language(code)?;
         }
         let config = checkpoint.config.clone();
         let max_tokens = config.max_tokens().min(MAX_POSITIONS - config.position_offset);
@@ -248,18 +246,6 @@ impl Encoding {
     pub fn length(&self) -> Length {
         Length { total: self.total_tokens, used: self.ids.len() }
     }
-}
-
-/// The row of a language.
-fn language(config: &EncoderConfig, code: &str, folder: &Path) -> Result<usize> {
-    let folder = folder.display();
-    let Some(languages) = &config.languages else {
-        return Err(Error::input(format!("the language `{code}` was asked for, but the model in {folder} has no languages: leave it out")));
-    };
-    languages.by_code.get(code).copied().ok_or_else(|| {
-        let known = languages.by_code.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-        Error::input(format!("there is no language `{code}`: the model in {folder} has {known}"))
-    })
 }
 
 /// What the adapter can hold in one batch, and at least one text of the maximum length.

@@ -4,35 +4,22 @@ mod common;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::path::Path;
 use std::process::Command;
 
 use common::compare::{Bound, Table};
 use common::fixture;
 use common::golden::{Golden, read_tensors};
-use common::program::{Run, finish, run, spawn};
+use common::program::{Run, finish, floats, minilm, minilm_of, run, spawn};
 
 const FOLDER: &str = "tiny-minilm-bert-l3-h96";
 
-/// The program `minilm` where cargo has put it, or by its name on a machine that has only the binaries.
-fn minilm() -> Command {
-    let built = Path::new(env!("CARGO_BIN_EXE_minilm"));
-    Command::new(if built.exists() { built } else { Path::new("minilm") })
-}
-
-/// A command with the small model, and only what the test itself says in the environment.
+/// A command with the small model.
 fn command(arguments: &[&str]) -> Command {
-    let mut command = minilm();
-    command.args(arguments).env("MINILM_MODEL", fixture(FOLDER)).env_remove("RUST_LOG");
-    command
+    minilm_of(&fixture(FOLDER), arguments)
 }
 
 fn minilm_with(arguments: &[&str], input: impl AsRef<[u8]> + Send) -> Run {
     run(&mut command(arguments), input)
-}
-
-fn floats(bytes: &[u8]) -> Vec<f32> {
-    bytes.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
 }
 
 #[test]
@@ -256,17 +243,20 @@ fn a_text_of_a_hundred_thousand_words_is_cut() {
     assert_eq!((&line["truncated"], &line["tokens"]), (&true.into(), &Golden::fixture(FOLDER).max_length.into()));
 }
 
+/// Several at once, so that a program may end while its own threads have yet to.
 #[test]
 fn a_reader_that_has_seen_enough_ends_it_quietly() {
-    let mut child = spawn(&mut command(&["embed"]));
-    let mut stdin = child.stdin.take().unwrap();
-    let writer = std::thread::spawn(move || while stdin.write_all("some words of a text\n".repeat(100).as_bytes()).is_ok() {});
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    assert_eq!(line.split(' ').count(), 96);
-    let run = finish(child).succeeded();
-    assert!(run.messages().is_empty(), "{}", run.stderr);
-    writer.join().unwrap();
+    let children: Vec<_> = (0..6).map(|_| spawn(&mut command(&["embed"]))).collect();
+    for mut child in children {
+        let mut stdin = child.stdin.take().unwrap();
+        let writer = std::thread::spawn(move || while stdin.write_all("some words of a text\n".repeat(100).as_bytes()).is_ok() {});
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line.split(' ').count(), 96);
+        let run = finish(child).succeeded();
+        assert!(run.messages().is_empty(), "{}", run.stderr);
+        writer.join().unwrap();
+    }
 }
 
 #[cfg(unix)]
@@ -294,7 +284,8 @@ fn an_interrupt_keeps_what_was_written() {
 #[test]
 fn help_is_there_for_every_command() {
     let help = minilm_with(&["--help"], "").succeeded();
-    for command in ["embed", "features", "similarity", "search", "tokens", "info", "quantize"] {
+    let embeddings = ["embed", "features", "similarity", "search", "tokens", "info", "quantize"];
+    for command in [&embeddings[..], &["classify", "rerank", "zero-shot", "tag", "answer", "fill-mask"]].concat() {
         assert!(help.text().contains(command));
         let of_command = minilm_with(&[command, "--help"], "").succeeded();
         assert!(of_command.text().contains("Usage: minilm"), "{}", of_command.text());

@@ -81,6 +81,25 @@ impl Checkpoint {
         self.sentence.prompt(name, &self.path)
     }
 
+    /// Makes this the language of all texts, for models with an embedding for each language (some of XLM).
+    ///
+    /// # Errors
+    /// [`Error::Input`] where the model has no languages, or not this one; the message says which there are.
+    pub fn choose_language(&mut self, code: &str) -> Result<()> {
+        let folder = self.path.display();
+        let Some(languages) = &self.config.languages else {
+            return Err(Error::input(format!(
+                "the language `{code}` was asked for, but the model in {folder} has no languages: leave it out"
+            )));
+        };
+        let Some(&row) = languages.by_code.get(code) else {
+            let known = languages.by_code.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+            return Err(Error::input(format!("there is no language `{code}`: the model in {folder} has {known}")));
+        };
+        self.tokenizer.set_type(row as u32);
+        Ok(())
+    }
+
     /// Every tensor of the encoder by role.
     ///
     /// # Errors

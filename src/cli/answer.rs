@@ -1,7 +1,5 @@
 //! `minilm answer`: answers to questions, as pieces of a context.
 
-use std::sync::Arc;
-
 use clap::Args;
 use minilm::{Answer, AnswerOptions, Answerer, Error, Result, Sourced};
 use serde::Serialize;
@@ -15,8 +13,9 @@ use super::stream::{Chunk, Faults, Line, Stream};
 /// Answer questions by pieces of a context: a line of JSON for each question
 ///
 /// Without a question on the command line, lines of --input or of standard input are {"question", "context"}. A line of the result is
-/// {"index", "answer", "score", "start", "end", "start_byte", "end_byte", "null_score"}, where "start" and "end" count Unicode code points
-/// of the context, and "score" is the sum of the logits of start and end. Long contexts are read in windows.
+/// {"index", "answer", "score", "probability", "start", "end", "start_byte", "end_byte", "null_score"}, where "start" and "end" count
+/// Unicode code points of the context, and "score" is the sum of the logits of start and end. "No answer" is an empty "answer", and its
+/// score is "null_score". Long contexts are read in windows.
 #[derive(Args)]
 #[command(after_long_help = "Example:\n  minilm answer --model squad-model 'Where is the cat?' 'The cat sleeps on the sofa.'")]
 pub struct Arguments {
@@ -28,7 +27,7 @@ pub struct Arguments {
     /// Read from this file, in UTF-8; `-` is standard input, which is also read where there is nothing else
     #[arg(long, value_name = "FILE", help_heading = "Input")]
     input: Option<std::path::PathBuf>,
-    /// Answers to each question; for more than one, "answers" lists them all, with their probabilities
+    /// Answers to each question; for more than one, "answers" lists them all
     #[arg(long, value_name = "N", default_value_t = AnswerOptions::default().n_best)]
     n_best: usize,
     /// Tokens of an answer, at most
@@ -95,18 +94,25 @@ pub fn run(arguments: Arguments) -> Result<()> {
     if let Some(stride) = stride {
         builder = builder.stride(stride);
     }
-    let answerer = Arc::new(model.load(&folder, &gpu, Some(&batch), builder)?);
+    let answerer = model.load(&folder, &gpu, Some(&batch), builder)?;
 
-    let encoder = answerer.clone();
     let progress = Progress::beside_results(reader.size);
     let stream =
-        Stream::start(reader, progress, Faults::Report, move |item| encoder.windows(&item.text, item.pair.as_deref().unwrap_or_default()));
+        Stream::start(reader, progress, Faults::Report, move |item| answerer.windows(&item.text, item.pair.as_deref().unwrap_or_default()));
     let find = |chunk: &Chunk<Vec<Sourced>>| {
         let contexts: Vec<&str> = chunk.good().map(|(item, _)| item.pair.as_deref().unwrap_or_default()).collect();
         answerer.answer_windows(&contexts, &chunk.tokens())
     };
     stream.write_each(answerer.model().max_length(), find, |lines, Line { index, found, .. }| {
-        let null = JsonAnswer { answer: "", score: found.null_score, probability: None, start: 0, end: 0, start_byte: 0, end_byte: 0 };
+        let null = JsonAnswer {
+            answer: "",
+            score: found.null_score,
+            probability: found.null_probability,
+            start: 0,
+            end: 0,
+            start_byte: 0,
+            end_byte: 0,
+        };
         let best = found.answers.first().filter(|_| !found.is_null).map_or(null, JsonAnswer::from);
         let answers = (n_best > 1).then(|| found.answers.iter().map(JsonAnswer::from).collect());
         output::push_json(lines, &Row { index, best, null_score: found.null_score, answers })

@@ -1,7 +1,5 @@
 //! `minilm classify`: labels for texts or pairs of texts.
 
-use std::sync::Arc;
-
 use clap::{Args, ValueEnum};
 use minilm::{Classifier, Encoding, Result, Score};
 use serde::Serialize;
@@ -14,7 +12,7 @@ use super::stream::{Chunk, Faults, Line, Stream};
 
 /// Classify texts, or pairs of texts: a line of JSON for each, with the best label and the scores of all
 ///
-/// A line is {"index", "tokens", "truncated", "label", "score", "scores"}, where "scores" goes by label.
+/// A line is {"index", "tokens", "truncated", "label", "score", "scores"}, where "scores" goes by label. --logits adds "logits".
 #[derive(Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Arguments {
@@ -30,7 +28,7 @@ pub struct Arguments {
     #[command(flatten)]
     gpu: GpuArguments,
     /// Print the logits too, in the order of the model's labels
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     logits: bool,
 }
 
@@ -75,16 +73,14 @@ pub fn run(arguments: Arguments) -> Result<()> {
     let Arguments { input, model, score, batch, gpu, logits } = arguments;
     let reader = input.open()?;
     let folder = model.open()?;
-    let prefix = model.prefix(&folder)?;
     let mut builder = Classifier::builder();
     if let Some(function) = score {
         builder = builder.score(function.into());
     }
-    let classifier = Arc::new(model.load(&folder, &gpu, Some(&batch), builder)?);
+    let classifier = model.load(&folder, &gpu, Some(&batch), builder)?;
 
-    let encoder = classifier.clone();
     let progress = Progress::beside_results(reader.size);
-    let stream = Stream::start(reader, progress, Faults::Report, move |item| Encode::of(encoder.model(), &prefix).encode(item));
+    let stream = Stream::start(reader, progress, Faults::Report, move |item| Encode::of(classifier.model(), "").encode(item));
     let find = |chunk: &Chunk<Encoding>| classifier.classify_encodings(&chunk.tokens());
     stream.write_each(classifier.model().max_length(), find, |lines, Line { index, tokens, found, .. }| {
         let (labels, best) = (classifier.labels(), found.best());

@@ -2,14 +2,13 @@
 
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
-use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use minilm::{Embeddings, Encoding, Error, Length, Precision, QuantizedEmbeddings, Ranges, Result, quantize_embeddings};
 use serde::Serialize;
 
 use super::input::InputArguments;
-use super::model::{BatchArguments, Encode, GpuArguments, ModelArguments, PoolingArguments};
+use super::model::{BatchArguments, GpuArguments, ModelArguments, PoolingArguments, PromptArguments};
 use super::output;
 use super::progress::Progress;
 use super::stream::{Chunk, Faults, Line, Stream, Tokens};
@@ -26,6 +25,8 @@ pub struct Arguments {
     #[command(flatten)]
     model: ModelArguments,
     #[command(flatten)]
+    prompt: PromptArguments,
+    #[command(flatten)]
     pooling: PoolingArguments,
     /// Leave rows as long as they are [default: an L2 norm of 1, where the model says so]
     #[arg(long, help_heading = "Model")]
@@ -41,11 +42,11 @@ pub struct Arguments {
     #[command(flatten)]
     gpu: GpuArguments,
     /// How rows are written
-    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t, help_heading = "Output")]
     format: RowFormat,
     /// Numbers of a row in fewer bits, as sentence-transformers defines them. For int8 and uint8 all rows are held in memory: their
     /// least and largest numbers make the scale
-    #[arg(long, value_enum, value_name = "PRECISION", default_value_t)]
+    #[arg(long, value_enum, value_name = "PRECISION", default_value_t, help_heading = "Output")]
     precision: RowPrecision,
 }
 
@@ -129,32 +130,34 @@ impl Tokens for Windows {
 }
 
 pub fn run(arguments: Arguments) -> Result<()> {
-    let Arguments { input, model, pooling, no_normalize, overflow, stride, batch, gpu, format, precision } = arguments;
+    let Arguments { input, model, prompt, pooling, no_normalize, overflow, stride, batch, gpu, format, precision } = arguments;
     if format == RowFormat::F32 && std::io::stdout().is_terminal() {
         return Err(Error::Input { problem: "raw numbers are not for a terminal: send them to a file with `> FILE`, or to a pipe".into() });
     }
     let reader = input.open()?;
     let folder = model.open()?;
-    let prefix = model.prefix(&folder)?;
+    prompt.prefix(&folder)?; // A wrong name ends it before anything large is loaded.
     let mut builder = pooling.builder();
+    if let Some(name) = prompt.prompt {
+        builder = builder.prompt(name);
+    }
     if no_normalize {
         builder = builder.normalize(false);
     }
-    let embedder = Arc::new(model.load(&folder, &gpu, Some(&batch), builder)?);
+    let embedder = model.load(&folder, &gpu, Some(&batch), builder)?;
     let max_length = embedder.model().max_length();
     let stride = stride.unwrap_or(max_length / 8);
 
     let progress = Progress::beside_results(reader.size);
     // Only a line of JSON can say what is wrong with one text.
     let faults = if format == RowFormat::Jsonl { Faults::Report } else { Faults::End };
-    let encoder = embedder.clone();
     let stream = Stream::start(reader, progress, faults, move |item| {
-        let encode = Encode::of(encoder.model(), &prefix);
-        match overflow {
-            Overflow::Truncate => Ok(Windows(vec![encode.encode(item)?])),
-            Overflow::Error => Ok(Windows(vec![whole(encode.encode(item)?)?])),
-            Overflow::Chunk | Overflow::Mean => encode.windows(item, stride).map(Windows),
-        }
+        let windows = match overflow {
+            Overflow::Truncate => embedder.encode([item.input()])?,
+            Overflow::Error => embedder.encode([item.input()])?.into_iter().map(whole).collect::<Result<_>>()?,
+            Overflow::Chunk | Overflow::Mean => embedder.windows(item.input(), stride)?,
+        };
+        Ok(Windows(windows))
     });
 
     let find = |chunk: &Chunk<Windows>| -> Result<Vec<Embeddings>> {
@@ -174,8 +177,10 @@ pub fn run(arguments: Arguments) -> Result<()> {
         return stream.write_each(max_length, find, |lines, line| push_line(lines, line, None));
     }
     let all = stream.collect(find)?;
-    let ranges = Ranges::of(all.chunks.iter().flat_map(|(_, found)| found).flat_map(Embeddings::rows))?;
-    all.write(max_length, |lines, line| push_line(lines, line, Some(&ranges)))
+    let rows: Vec<&[f32]> = all.chunks.iter().flat_map(|(_, found)| found).flat_map(Embeddings::rows).collect();
+    // Where no text could be taken, there is still something to say of each.
+    let ranges = if rows.is_empty() { None } else { Some(Ranges::of(rows)?) };
+    all.write(max_length, |lines, line| push_line(lines, line, ranges.as_ref()))
 }
 
 /// Refuses a text that was cut.

@@ -1,7 +1,6 @@
 //! `minilm features`: the last hidden state of each text, in a safetensors file.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use clap::Args;
 use minilm::{Encoding, Error, FeatureExtractor, Result};
@@ -9,7 +8,7 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use super::input::InputArguments;
-use super::model::{BatchArguments, Encode, GpuArguments, ModelArguments};
+use super::model::{BatchArguments, Encode, GpuArguments, ModelArguments, PromptArguments};
 use super::output::WholeFile;
 use super::progress::Progress;
 use super::stream::{Faults, Stream};
@@ -25,16 +24,18 @@ pub struct Arguments {
     #[command(flatten)]
     input: InputArguments,
     /// The file to write
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
     output: PathBuf,
     /// The embeddings and every layer's state too
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     all_layers: bool,
     /// The pooler's output too, where the model has a pooler
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     pooler: bool,
     #[command(flatten)]
     model: ModelArguments,
+    #[command(flatten)]
+    prompt: PromptArguments,
     #[command(flatten)]
     batch: BatchArguments,
     #[command(flatten)]
@@ -48,18 +49,17 @@ const CHUNK_TOKENS: usize = 1 << 14;
 const LONGEST_HEADER: usize = 100_000_000;
 
 pub fn run(arguments: Arguments) -> Result<()> {
-    let Arguments { input, output, all_layers, pooler, model, batch, gpu } = arguments;
+    let Arguments { input, output, all_layers, pooler, model, prompt, batch, gpu } = arguments;
     let reader = input.open()?;
     let folder = model.open()?;
-    let prefix = model.prefix(&folder)?;
+    let prefix = prompt.prefix(&folder)?;
     let builder = FeatureExtractor::builder().all_layers(all_layers).pooler(pooler);
-    let extractor = Arc::new(model.load(&folder, &gpu, Some(&batch), builder)?);
+    let extractor = model.load(&folder, &gpu, Some(&batch), builder)?;
     let mut file = WholeFile::create(&output)?;
 
     // The header comes first and holds all shapes: all tokens must be known, which take a hundredth of what they become.
-    let encoder = extractor.clone();
     let progress = Progress::new(reader.size);
-    let mut stream = Stream::start(reader, progress, Faults::End, move |item| Encode::of(encoder.model(), &prefix).encode(item));
+    let mut stream = Stream::start(reader, progress, Faults::End, move |item| Encode::of(extractor.model(), &prefix).encode(item));
     let mut encodings = Vec::new();
     while let Some(chunk) = stream.next()? {
         encodings.extend(chunk.results.into_iter().flatten().map(|(_, encoding)| encoding));

@@ -1,7 +1,6 @@
 //! `minilm fill-mask`: the likeliest words for the masks in texts.
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 
 use clap::Args;
 use minilm::{Encoding, FillMask, Result, Word};
@@ -15,23 +14,24 @@ use super::stream::{Chunk, Faults, Line, Stream};
 
 /// Find the likeliest words for the masks in texts ([MASK] or <mask>, by the model): a line of JSON for each text
 ///
-/// A line is {"index", "masks"}: for each mask of the text a list of {"token", "id", "score"}, best first.
+/// A line is {"index", "tokens", "truncated", "masks"}, where "masks" has for each mask of the text a list of {"token", "id", "score"},
+/// best first. --logits adds "logit" to each.
 #[derive(Args)]
 #[command(after_long_help = "Example:\n  minilm fill-mask --model bert-base-uncased 'The cat sits on the [MASK].'")]
 pub struct Arguments {
     #[command(flatten)]
     input: InputArguments,
-    /// Words for each mask
-    #[arg(long, value_name = "K", default_value = "5")]
-    top: NonZeroUsize,
     #[command(flatten)]
     model: ModelArguments,
     #[command(flatten)]
     batch: BatchArguments,
     #[command(flatten)]
     gpu: GpuArguments,
-    /// Print the logits too
-    #[arg(long)]
+    /// Words for each mask
+    #[arg(long, value_name = "K", default_value = "5", help_heading = "Output")]
+    top: NonZeroUsize,
+    /// Print the logit of each word too
+    #[arg(long, help_heading = "Output")]
     logits: bool,
 }
 
@@ -53,17 +53,15 @@ struct JsonWord {
 }
 
 pub fn run(arguments: Arguments) -> Result<()> {
-    let Arguments { input, top, model, batch, gpu, logits } = arguments;
+    let Arguments { input, model, batch, gpu, top, logits } = arguments;
     let reader = input.open()?;
     let folder = model.open()?;
-    let prefix = model.prefix(&folder)?;
-    let filler = Arc::new(model.load(&folder, &gpu, Some(&batch), FillMask::builder().top(top.get()))?);
+    let filler = model.load(&folder, &gpu, Some(&batch), FillMask::builder().top(top.get()))?;
 
-    let encoder = filler.clone();
     let progress = Progress::beside_results(reader.size);
     let stream = Stream::start(reader, progress, Faults::Report, move |item| {
-        let encoding = Encode::of(encoder.model(), &prefix).encode(item)?;
-        encoder.masks(&encoding)?;
+        let encoding = Encode::of(filler.model(), "").encode(item)?;
+        filler.masks(&encoding)?;
         Ok(encoding)
     });
     let find = |chunk: &Chunk<Encoding>| filler.fill_encodings(&chunk.tokens());

@@ -23,7 +23,7 @@ pub struct Arguments {
     #[command(flatten)]
     gpu: GpuArguments,
     /// Print one JSON object
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     json: bool,
 }
 
@@ -151,7 +151,7 @@ fn adapter(summary: AdapterSummary, selected: bool) -> Adapter {
 
 /// Loads the model to see what it takes.
 fn describe(path: PathBuf, batch: &BatchArguments, gpu: &GpuArguments) -> Result<Model> {
-    let arguments = ModelArguments { model: Some(path), prompt: None, max_length: None, language: None };
+    let arguments = ModelArguments { model: Some(path), max_length: None, language: None };
     let folder = arguments.open()?;
     let embedder = arguments.load(&folder, gpu, Some(batch), Embedder::builder())?;
     let checkpoint = Checkpoint::open(&folder.path)?;

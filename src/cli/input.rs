@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use minilm::{Error, Result};
+use minilm::{Error, Input, Result};
 use serde::Deserialize;
 
 #[derive(Args)]
@@ -34,7 +34,7 @@ pub enum InputFormat {
     /// Each line is a text; so is an empty one
     #[default]
     Text,
-    /// Each line is a JSON object: {"text": "..."}, or {"text": "...", "text_pair": "..."} for a pair
+    /// Each line is a JSON object: {"text": "..."}, or {"text": "...", "text_pair": "..."} where a command takes pairs
     Jsonl,
 }
 
@@ -49,6 +49,11 @@ pub struct Item {
 }
 
 impl Item {
+    /// As the library takes it.
+    pub fn input(&self) -> Input<'_> {
+        Input { text: &self.text, pair: self.pair.as_deref() }
+    }
+
     /// The text, for a task that takes one.
     ///
     /// # Errors

@@ -34,7 +34,7 @@ use log::Level;
 
 use output::is_closed_pipe;
 
-/// Sentence embeddings on any GPU: MiniLM and other BERT-like encoders as compute shaders.
+/// MiniLM and other BERT-like models on any GPU: sentence embeddings, and what such models were trained to say of texts.
 ///
 /// Results go to standard output, everything else to standard error.
 #[derive(Parser)]
@@ -67,7 +67,8 @@ Examples:
   minilm similarity 'A cat sits on the mat.' 'Eine Katze sitzt auf der Matte.'
   minilm search 'opening hours' --input notes.txt --top 5
   minilm embed --format jsonl < texts.txt > embeddings.jsonl
-  minilm info
+  minilm tag --model ner-model --aggregation simple 'Ada Lovelace lived in London.'
+  minilm info --model ner-model
 
 Environment (an option on the command line goes first):
   MINILM_MODEL       the model folder, where --model is not given

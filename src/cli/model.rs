@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use minilm::checkpoint::{SentenceSettings, Side, Tokenizer};
+use minilm::checkpoint::{SentenceSettings, Tokenizer};
 use minilm::{Builder, Checkpoint, Embedder, Encoding, Gpu, GpuOptions, Pooling, Result, Task, default_model, wgpu};
 
 use super::input::Item;
@@ -11,18 +11,24 @@ use super::input::Item;
 #[derive(Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArguments {
-    /// Model folder in Hugging Face layout [env: MINILM_MODEL; default: the model of the project's examples]
+    /// Model folder in Hugging Face layout [env: MINILM_MODEL; default: the model of the project's examples, for embeddings]
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
-    /// Put the model's prompt of this name before every text [default: the model's default prompt, if it has one]
-    #[arg(long, value_name = "NAME")]
-    pub prompt: Option<String>,
     /// Cut texts after so many tokens, specials included [default: what the model says]
     #[arg(long, value_name = "N")]
     pub max_length: Option<usize>,
     /// The language of all texts, for models with an embedding for each language (some of XLM)
     #[arg(long, value_name = "CODE")]
     pub language: Option<String>,
+}
+
+/// For sentence embeddings, whose models are trained with prompts.
+#[derive(Args)]
+#[command(next_help_heading = "Model")]
+pub struct PromptArguments {
+    /// Put the model's prompt of this name before every text [default: the model's default prompt, if it has one]
+    #[arg(long, value_name = "NAME")]
+    pub prompt: Option<String>,
 }
 
 #[derive(Args)]
@@ -121,7 +127,7 @@ impl GpuArguments {
 }
 
 impl ModelArguments {
-    /// The model's folder, with its prompts read and the named one found, before anything large is loaded.
+    /// The model's folder, with its prompts read, before anything large is loaded.
     pub fn open(&self) -> Result<Folder> {
         let path = match &self.model {
             Some(path) => path.clone(),
@@ -131,23 +137,18 @@ impl ModelArguments {
             Checkpoint::open(&path)?; // Says what is wrong.
         }
         let settings = SentenceSettings::open(&path)?;
-        let folder = Folder { path, settings };
-        if let Some(name) = &self.prompt {
-            folder.prompt(name)?;
-        }
-        Ok(folder)
+        Ok(Folder { path, settings })
     }
 
-    /// What goes before every text.
-    pub fn prefix(&self, folder: &Folder) -> Result<String> {
-        match self.prompt.as_ref().or(folder.settings.default_prompt.as_ref()) {
-            Some(name) => folder.prompt(name),
-            None => Ok(String::new()),
-        }
-    }
-
-    /// Loads the model on the GPU.
-    pub fn load<T: Task>(&self, folder: &Folder, gpu: &GpuArguments, batch: Option<&BatchArguments>, mut builder: Builder<T>) -> Result<T> {
+    /// Loads the model on the GPU, to stay there until the program ends: a thread that still makes tokens may be the last to let go of it,
+    /// and some drivers crash when a device is dropped while they are unloaded.
+    pub fn load<T: Task>(
+        &self,
+        folder: &Folder,
+        gpu: &GpuArguments,
+        batch: Option<&BatchArguments>,
+        mut builder: Builder<T>,
+    ) -> Result<&'static T> {
         // Otherwise the library opens the GPU, after it has looked at the folder.
         if !gpu.is_default() {
             builder = builder.gpu(Gpu::new(gpu.options())?);
@@ -161,7 +162,17 @@ impl ModelArguments {
         if let Some(budget) = batch.and_then(|batch| batch.token_budget) {
             builder = builder.token_budget(budget);
         }
-        builder.from_dir(&folder.path)
+        builder.from_dir(&folder.path).map(|task| &*Box::leak(Box::new(task)))
+    }
+}
+
+impl PromptArguments {
+    /// What goes before every text.
+    pub fn prefix(&self, folder: &Folder) -> Result<String> {
+        match self.prompt.as_ref().or(folder.settings.default_prompt.as_ref()) {
+            Some(name) => folder.settings.prompt(name, &folder.path).map(str::to_owned),
+            None => Ok(String::new()),
+        }
     }
 }
 
@@ -184,13 +195,6 @@ pub struct Folder {
     pub settings: SentenceSettings,
 }
 
-impl Folder {
-    /// The text of a prompt.
-    pub fn prompt(&self, name: &str) -> Result<String> {
-        self.settings.prompt(name, &self.path).map(str::to_owned)
-    }
-}
-
 /// How a model makes tokens of an item.
 pub struct Encode<'a> {
     pub tokenizer: &'a Tokenizer,
@@ -205,21 +209,6 @@ impl<'a> Encode<'a> {
 
     pub fn encode(&self, item: &Item) -> Result<Encoding> {
         self.tokenizer.encode(&format!("{}{}", self.prefix, item.text), item.pair.as_deref(), self.max_length)
-    }
-
-    /// In as many windows as a long text needs, which share `stride` tokens. Of a pair, the second text is cut into windows.
-    ///
-    /// # Errors
-    /// As [`Encode::encode`].
-    pub fn windows(&self, item: &Item, stride: usize) -> Result<Vec<Encoding>> {
-        let (text, pair) = (format!("{}{}", self.prefix, item.text), item.pair.as_deref());
-        let cut = if pair.is_some() { Side::Second } else { Side::First };
-        let whole = self.encode(item)?;
-        if !whole.truncated {
-            return Ok(vec![whole]);
-        }
-        let windows = self.tokenizer.windows(&text, pair, self.max_length, stride, cut)?;
-        Ok(windows.into_iter().map(|(encoding, _)| encoding).collect())
     }
 }
 

@@ -1,7 +1,5 @@
 //! `minilm rerank`: passages sorted by how well they answer a query.
 
-use std::sync::Arc;
-
 use clap::Args;
 use minilm::{Encoding, Reranker, Result};
 use serde::Serialize;
@@ -15,7 +13,8 @@ use super::stream::{Chunk, Faults, Stream};
 
 /// Sort passages by how well each answers a query, with a model that reads both together (a cross-encoder)
 ///
-/// Passages are the lines of a file or of standard input. Prints a line of JSON for each, best first: {"index", "rank", "score", "text"}.
+/// Passages are the lines of a file or of standard input. Prints a line of JSON for each, best first: {"index", "rank", "score", "tokens",
+/// "truncated", "text"}. --logits adds "logits".
 #[derive(Args)]
 #[command(after_long_help = "Example:\n  minilm rerank --model ms-marco-MiniLM-L6-v2 'how do I bake bread?' --input passages.txt --top 3")]
 pub struct Arguments {
@@ -33,10 +32,10 @@ pub struct Arguments {
     #[command(flatten)]
     gpu: GpuArguments,
     /// Print only the first K
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", help_heading = "Output")]
     top: Option<usize>,
-    /// Print the logits too
-    #[arg(long)]
+    /// Print the logit of each too
+    #[arg(long, help_heading = "Output")]
     logits: bool,
 }
 
@@ -60,14 +59,13 @@ pub fn run(arguments: Arguments) -> Result<()> {
     if let Some(function) = score {
         builder = builder.score(function.into());
     }
-    let reranker = Arc::new(model.load(&folder, &gpu, Some(&batch), builder)?);
+    let reranker = model.load(&folder, &gpu, Some(&batch), builder)?;
     let max_length = reranker.model().max_length();
 
-    let encoder = reranker.clone();
     let progress = Progress::new(reader.size);
     let stream = Stream::start(reader, progress, Faults::Report, move |item| {
         let passage = item.single()?;
-        let Encode { tokenizer, max_length, .. } = Encode::of(encoder.model(), "");
+        let Encode { tokenizer, max_length, .. } = Encode::of(reranker.model(), "");
         tokenizer.encode(&query, Some(passage), max_length)
     });
     // Their order is known when all are.

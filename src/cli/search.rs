@@ -2,14 +2,13 @@
 
 use std::io::Write;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 
 use clap::Args;
 use minilm::{Result, cosine};
 use serde::Serialize;
 
 use super::input::{FileArguments, Reader};
-use super::model::{BatchArguments, Encode, Folder, GpuArguments, ModelArguments, PoolingArguments};
+use super::model::{BatchArguments, Encode, Folder, GpuArguments, ModelArguments, PoolingArguments, PromptArguments};
 use super::output::{self, Format};
 use super::progress::Progress;
 use super::stream::{Faults, Stream};
@@ -28,16 +27,18 @@ pub struct Arguments {
     #[command(flatten)]
     model: ModelArguments,
     #[command(flatten)]
+    prompt: PromptArguments,
+    #[command(flatten)]
     pooling: PoolingArguments,
     #[command(flatten)]
     batch: BatchArguments,
     #[command(flatten)]
     gpu: GpuArguments,
     /// How many lines to print
-    #[arg(long, value_name = "K", default_value = "10")]
+    #[arg(long, value_name = "K", default_value = "10", help_heading = "Output")]
     top: NonZeroUsize,
     /// How they are printed; a JSON line is {"rank", "score", "line", "text"}
-    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t, help_heading = "Output")]
     format: Format,
 }
 
@@ -62,16 +63,15 @@ struct JsonHit<'a> {
 }
 
 pub fn run(arguments: Arguments) -> Result<()> {
-    let Arguments { query, file, model, pooling, batch, gpu, top, format } = arguments;
+    let Arguments { query, file, model, prompt, pooling, batch, gpu, top, format } = arguments;
     let reader = file.open()?;
     let folder = model.open()?;
     let (query_prefix, prefix) =
-        (role_prefix(&model, &folder, &["query"])?, role_prefix(&model, &folder, &["passage", "document", "corpus"])?);
-    let embedder = Arc::new(model.load(&folder, &gpu, Some(&batch), pooling.builder())?);
+        (role_prefix(&prompt, &folder, &["query"])?, role_prefix(&prompt, &folder, &["passage", "document", "corpus"])?);
+    let embedder = model.load(&folder, &gpu, Some(&batch), pooling.builder())?;
 
-    let encoder = embedder.clone();
     let mut queries = Stream::start(Reader::of_texts(vec![query]), Progress::new(None), Faults::End, move |item| {
-        Encode::of(encoder.model(), &query_prefix).encode(item)
+        Encode::of(embedder.model(), &query_prefix).encode(item)
     });
     let mut query = Vec::new();
     while let Some(chunk) = queries.next()? {
@@ -79,8 +79,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
     }
 
     let progress = Progress::new(reader.size);
-    let encoder = embedder.clone();
-    let mut stream = Stream::start(reader, progress, Faults::End, move |item| Encode::of(encoder.model(), &prefix).encode(item));
+    let mut stream = Stream::start(reader, progress, Faults::End, move |item| Encode::of(embedder.model(), &prefix).encode(item));
     let mut best = Best { hits: Vec::new(), top: top.get() };
     while let Some(chunk) = stream.next()? {
         let embeddings = embedder.embed_tokens(&chunk.sequences())?;
@@ -94,11 +93,11 @@ pub fn run(arguments: Arguments) -> Result<()> {
 }
 
 /// The prompt for a role, by the names that sentence-transformers tries, unless one was named for all.
-fn role_prefix(model: &ModelArguments, folder: &Folder, names: &[&str]) -> Result<String> {
+fn role_prefix(prompt: &PromptArguments, folder: &Folder, names: &[&str]) -> Result<String> {
     let of_role = names.iter().find_map(|name| folder.settings.prompts.get(*name));
     match of_role {
-        Some(prompt) if model.prompt.is_none() => Ok(prompt.clone()),
-        _ => model.prefix(folder),
+        Some(text) if prompt.prompt.is_none() => Ok(text.clone()),
+        _ => prompt.prefix(folder),
     }
 }
 

@@ -1,12 +1,10 @@
 //! `minilm similarity`: how alike two texts are.
 
-use std::sync::Arc;
-
 use clap::Args;
 use minilm::{Result, cosine};
 
 use super::input::Reader;
-use super::model::{Encode, GpuArguments, ModelArguments, PoolingArguments};
+use super::model::{Encode, GpuArguments, ModelArguments, PoolingArguments, PromptArguments};
 use super::output;
 use super::progress::Progress;
 use super::stream::{Faults, Stream};
@@ -24,19 +22,20 @@ pub struct Arguments {
     #[command(flatten)]
     model: ModelArguments,
     #[command(flatten)]
+    prompt: PromptArguments,
+    #[command(flatten)]
     pooling: PoolingArguments,
     #[command(flatten)]
     gpu: GpuArguments,
 }
 
 pub fn run(arguments: Arguments) -> Result<()> {
-    let Arguments { first, second, model, pooling, gpu } = arguments;
+    let Arguments { first, second, model, prompt, pooling, gpu } = arguments;
     let folder = model.open()?;
-    let prefix = model.prefix(&folder)?;
-    let embedder = Arc::new(model.load(&folder, &gpu, None, pooling.builder())?);
+    let prefix = prompt.prefix(&folder)?;
+    let embedder = model.load(&folder, &gpu, None, pooling.builder())?;
 
-    let encoder = embedder.clone();
-    let encode = move |item: &_| Encode::of(encoder.model(), &prefix).encode(item);
+    let encode = move |item: &_| Encode::of(embedder.model(), &prefix).encode(item);
     let mut stream = Stream::start(Reader::of_texts(vec![first, second]), Progress::new(None), Faults::End, encode);
     while let Some(chunk) = stream.next()? {
         let embeddings = embedder.embed_tokens(&chunk.sequences())?;

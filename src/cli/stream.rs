@@ -211,8 +211,9 @@ impl<T: Tokens> Stream<T> {
             (1, 1) => log::warn!("the text was cut to {max_length} tokens"),
             _ => log::warn!("{truncated} of {texts} texts were cut to {max_length} tokens"),
         }
-        match faults {
-            0 => Ok(()),
+        match (faults, texts) {
+            (0, _) => Ok(()),
+            (1, 1) => Err(Error::Input { problem: "the text could not be taken: see `error` in its place".into() }),
             _ => Err(Error::Input { problem: format!("{faults} of {texts} lines could not be taken: see `error` in their place") }),
         }
     }

@@ -1,7 +1,5 @@
 //! `minilm tag`: entities in texts.
 
-use std::sync::Arc;
-
 use clap::{Args, ValueEnum};
 use minilm::{Aggregation, Entity, EntityOptions, Result, Sourced, Tagger};
 use serde::Serialize;
@@ -15,23 +13,23 @@ use super::stream::{Chunk, Faults, Line, Stream};
 /// Find names, places and other entities in texts: a line of JSON for each text
 ///
 /// A line is {"index", "tokens", "truncated", "entities"}; an entity is {"label", "score", "start", "end", "start_byte", "end_byte",
-/// "text"}, where "start" and "end" count Unicode code points.
+/// "text"}, where "start" and "end" count Unicode code points. --logits adds "logits".
 #[derive(Args)]
 #[command(after_long_help = "Example:\n  minilm tag --model ner-model --aggregation simple 'Ada Lovelace lived in London.'")]
 pub struct Arguments {
     #[command(flatten)]
     input: InputArguments,
-    /// How tokens become entities
-    #[arg(long, value_enum, value_name = "HOW", default_value_t)]
-    aggregation: Together,
     #[command(flatten)]
     model: ModelArguments,
     #[command(flatten)]
     batch: BatchArguments,
     #[command(flatten)]
     gpu: GpuArguments,
-    /// Print the logits of each token too, specials included
-    #[arg(long)]
+    /// How tokens become entities
+    #[arg(long, value_enum, value_name = "HOW", default_value_t, help_heading = "Output")]
+    aggregation: Together,
+    /// Print the logits of each token too, specials included, in the order of the model's labels
+    #[arg(long, help_heading = "Output")]
     logits: bool,
 }
 
@@ -80,7 +78,7 @@ impl<'a> From<&'a Entity> for JsonEntity<'a> {
 }
 
 pub fn run(arguments: Arguments) -> Result<()> {
-    let Arguments { input, aggregation, model, batch, gpu, logits } = arguments;
+    let Arguments { input, model, batch, gpu, aggregation, logits } = arguments;
     let reader = input.open()?;
     let folder = model.open()?;
     let aggregation = match aggregation {
@@ -91,11 +89,10 @@ pub fn run(arguments: Arguments) -> Result<()> {
         Together::Max => Aggregation::Max,
     };
     let builder = Tagger::builder().entities(EntityOptions { aggregation, ..EntityOptions::default() });
-    let tagger = Arc::new(model.load(&folder, &gpu, Some(&batch), builder)?);
+    let tagger = model.load(&folder, &gpu, Some(&batch), builder)?;
 
-    let encoder = tagger.clone();
     let progress = Progress::beside_results(reader.size);
-    let stream = Stream::start(reader, progress, Faults::Report, move |item| encoder.encode(item.single()?));
+    let stream = Stream::start(reader, progress, Faults::Report, move |item| tagger.encode(item.single()?));
     let find = |chunk: &Chunk<Sourced>| {
         let (texts, sourced): (Vec<&str>, Vec<Sourced>) = chunk.good().map(|(item, sourced)| (&*item.text, sourced.clone())).unzip();
         tagger.tag_encoded(&texts, &sourced)

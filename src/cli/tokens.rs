@@ -7,7 +7,7 @@ use minilm::{Checkpoint, Encoding, Error, Result};
 use serde::Serialize;
 
 use super::input::InputArguments;
-use super::model::{Encode, ModelArguments};
+use super::model::{Encode, ModelArguments, PromptArguments};
 use super::output::{self, Format};
 use super::progress::Progress;
 use super::stream::{Chunk, Faults, Line, Stream};
@@ -20,8 +20,10 @@ pub struct Arguments {
     input: InputArguments,
     #[command(flatten)]
     model: ModelArguments,
+    #[command(flatten)]
+    prompt: PromptArguments,
     /// text: a line of id:piece for each text; jsonl: {"index", "tokens", "truncated", "ids", "type_ids", "pieces"}
-    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t, help_heading = "Output")]
     format: Format,
 }
 
@@ -36,11 +38,14 @@ struct Row<'a> {
 }
 
 pub fn run(arguments: Arguments) -> Result<()> {
-    let Arguments { input, model, format } = arguments;
+    let Arguments { input, model, prompt, format } = arguments;
     let reader = input.open()?;
     let folder = model.open()?;
-    let prefix = model.prefix(&folder)?;
-    let checkpoint = Checkpoint::open(&folder.path)?;
+    let prefix = prompt.prefix(&folder)?;
+    let mut checkpoint = Checkpoint::open(&folder.path)?;
+    if let Some(code) = &model.language {
+        checkpoint.choose_language(code)?;
+    }
     let most = checkpoint.config.max_tokens();
     let max_length = match model.max_length {
         None => checkpoint.max_length(),

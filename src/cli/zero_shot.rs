@@ -1,7 +1,5 @@
 //! `minilm zero-shot`: any labels for texts, by a model that tells whether one sentence follows from another.
 
-use std::sync::Arc;
-
 use clap::Args;
 use minilm::{Result, ZeroShot, ZeroShotOptions};
 use serde::Serialize;
@@ -14,20 +12,20 @@ use super::stream::{Chunk, Faults, Line, Stream};
 
 /// Classify texts by labels of your own, with a model trained on inference between sentences (MNLI, XNLI)
 ///
-/// A line of JSON for each text: {"index", "truncated", "label", "score", "scores"}, where "scores" goes by label, best first.
+/// Prints a line of JSON for each text: {"index", "truncated", "label", "score", "scores"}, where "scores" goes by label, best first.
 #[derive(Args)]
 #[command(after_long_help = "Example:\n  minilm zero-shot --model xnli-model --labels sports,politics,weather 'It will rain tomorrow.'")]
 pub struct Arguments {
     #[command(flatten)]
     input: InputArguments,
     /// The labels, separated by commas
-    #[arg(long, value_name = "LABELS", value_delimiter = ',', required = true, num_args = 1)]
+    #[arg(long, value_name = "LABELS", value_delimiter = ',', required = true, num_args = 1, help_heading = "Labels")]
     labels: Vec<String>,
     /// The sentence that a label makes, with {} where it goes
-    #[arg(long, value_name = "SENTENCE", default_value = ZeroShotOptions::default().template)]
+    #[arg(long, value_name = "SENTENCE", default_value = ZeroShotOptions::default().template, help_heading = "Labels")]
     template: String,
     /// Each label is right or not by itself, rather than just one of them right
-    #[arg(long)]
+    #[arg(long, help_heading = "Labels")]
     multi_label: bool,
     #[command(flatten)]
     model: ModelArguments,
@@ -49,16 +47,17 @@ struct Row<'a> {
 pub fn run(arguments: Arguments) -> Result<()> {
     let Arguments { input, labels, template, multi_label, model, batch, gpu } = arguments;
     let options = ZeroShotOptions { template: &template, multi_label };
-    let pairs = options.hypotheses(&labels)?;
+    // People write a blank after a comma.
+    let labels: Vec<String> = labels.iter().map(|label| label.trim().to_owned()).collect();
+    let hypotheses = options.hypotheses(&labels)?;
     let reader = input.open()?;
     let folder = model.open()?;
-    let classifier = Arc::new(model.load(&folder, &gpu, Some(&batch), ZeroShot::builder())?);
+    let classifier = model.load(&folder, &gpu, Some(&batch), ZeroShot::builder())?;
 
-    let encoder = classifier.clone();
     let stream = Stream::start(reader, Progress::beside_results(None), Faults::Report, move |item| {
         let text = item.single()?;
-        let model = encoder.model();
-        pairs.iter().map(|hypothesis| model.tokenizer().encode(text, Some(hypothesis), model.max_length())).collect::<Result<Vec<_>>>()
+        let model = classifier.model();
+        hypotheses.iter().map(|hypothesis| model.tokenizer().encode(text, Some(hypothesis), model.max_length())).collect::<Result<Vec<_>>>()
     });
     let find = |chunk: &Chunk<Vec<_>>| classifier.classify_encodings(&chunk.tokens(), &options);
     stream.write_each(classifier.model().max_length(), find, |lines, Line { index, found, .. }| {

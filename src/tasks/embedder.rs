@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::batch::Sequence;
 use crate::builder::{Builder, Options, Task};
-use crate::checkpoint::{Checkpoint, Encoding, Module, Pooling};
+use crate::checkpoint::{Checkpoint, Encoding, Module, Pooling, Side};
 use crate::error::{Error, Result};
 use crate::heads::sentence::{self, Recipe};
 use crate::model::{Input, Length, Model, Needs, lengths, sequences};
@@ -143,8 +143,7 @@ impl Embedder {
         pollster::block_on(self.run(texts, lengths, Wait::Here))
     }
 
-    /// Embeds texts that are windows already (see [`Tokenizer::windows`](crate::checkpoint::Tokenizer::windows)): for each text, a row for
-    /// each of its windows.
+    /// Embeds texts that are windows already (see [`Embedder::windows`]): for each text, a row for each of its windows.
     ///
     /// # Errors
     /// As [`Embedder::embed_tokens`].
@@ -194,6 +193,24 @@ impl Embedder {
     /// [`Error::Input`] when the tokenizer cannot take a text.
     pub fn encode<'a, I: Into<Input<'a>>>(&self, texts: impl IntoIterator<Item = I>) -> Result<Vec<Encoding>> {
         self.model.encode(texts, &self.prompt)
+    }
+
+    /// Makes tokens of a text of any length, in as many windows as it needs, each with the specials; neighbours share `stride` tokens. The
+    /// prompt stands before the text, in the first window. Of a pair, the second text is cut into windows.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::windows`](crate::checkpoint::Tokenizer::windows).
+    pub fn windows<'a>(&self, text: impl Into<Input<'a>>, stride: usize) -> Result<Vec<Encoding>> {
+        let input = text.into();
+        let whole = self.encode([input])?;
+        if !whole[0].truncated {
+            return Ok(whole);
+        }
+        let lower = |text: String| if self.model.sentence().lower_case { text.to_lowercase() } else { text };
+        let (text, pair) = (lower(format!("{}{}", self.prompt, input.text)), input.pair.map(|pair| lower(pair.to_owned())));
+        let cut = if pair.is_some() { Side::Second } else { Side::First };
+        let windows = self.model.tokenizer().windows(&text, pair.as_deref(), self.model.max_length(), stride, cut)?;
+        Ok(windows.into_iter().map(|(encoding, _)| encoding).collect())
     }
 
     async fn run(&self, sequences: &[Sequence<'_>], lengths: Vec<Length>, wait: Wait) -> Result<Embeddings> {

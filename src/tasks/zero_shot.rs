@@ -49,13 +49,12 @@ impl ZeroShotOptions<'_> {
         if labels.is_empty() {
             return Err(Error::input("no labels were given: give at least one"));
         }
-        for (index, label) in labels.iter().enumerate() {
-            let label = label.as_ref();
+        for (index, label) in labels.iter().map(AsRef::as_ref).enumerate() {
             if label.trim().is_empty() {
-                return Err(Error::input(format!("label {index} is empty: give it a name")));
+                return Err(Error::input(format!("one of the {} labels is empty: leave it out", labels.len())));
             }
-            if let Some(first) = labels[..index].iter().position(|other| other.as_ref() == label) {
-                return Err(Error::input(format!("the labels {first} and {index} are both `{label}`: give each label once")));
+            if labels[..index].iter().any(|other| other.as_ref() == label) {
+                return Err(Error::input(format!("the label `{label}` was given twice: give each label once")));
             }
         }
         Ok(labels.iter().map(|label| template.replacen(PLACE, label.as_ref(), 1)).collect())

@@ -23,3 +23,12 @@ pub fn copy(folder: &Path, files: &[&str]) -> tempfile::TempDir {
     }
     copy
 }
+
+/// A folder of `fixtures/families` whose classifier has these labels.
+pub fn with_labels(folder: &Path, labels: [&str; 3]) -> tempfile::TempDir {
+    let copy = copy(folder, &["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]);
+    let mut config: serde_json::Value = read_json(&copy.path().join("config.json"));
+    config["id2label"] = serde_json::json!({"0": labels[0], "1": labels[1], "2": labels[2]});
+    write(copy.path(), "config.json", config.to_string());
+    copy
+}

@@ -1,7 +1,26 @@
 //! Runs the project's own programs as a user does.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+
+/// The program `minilm` where cargo has put it, or by its name on a machine that has only the binaries.
+pub fn minilm() -> Command {
+    let built = option_env!("CARGO_BIN_EXE_minilm").map(Path::new).filter(|path| path.exists());
+    Command::new(built.unwrap_or(Path::new("minilm")))
+}
+
+/// The same with the model of `folder`, and only what the test itself says in the environment.
+pub fn minilm_of(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = minilm();
+    command.args(arguments).env("MINILM_MODEL", folder).env_remove("RUST_LOG");
+    command
+}
+
+/// What `--format f32` writes.
+pub fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
+}
 
 /// Starts with all three streams piped.
 pub fn spawn(command: &mut Command) -> Child {
