@@ -314,17 +314,17 @@ fn a_head_that_is_not_there_is_refused_with_what_is() {
     expect(
         "masked as classifier",
         Classifier::builder().gpu(gpu()).from_dir(folder("bert-masked")).map(|_| ()),
-        &["this folder has no classifier of texts; it can do: embed, features, fill-mask"],
+        &["this folder has no classifier; it can do: embed, features, fill-mask"],
     );
     expect(
         "sequence as tagger",
         Tagger::builder().gpu(gpu()).from_dir(folder("bert-sequence")).map(|_| ()),
-        &["no classifier of tokens; it can do: embed, features, classify"],
+        &["no token classifier; it can do: embed, features, classify"],
     );
     expect(
         "token as classifier",
         Classifier::builder().gpu(gpu()).from_dir(folder("distilbert-token")).map(|_| ()),
-        &["no classifier of texts; it can do: embed, features, tag"],
+        &["no classifier; it can do: embed, features, tag"],
     );
     expect(
         "base as answerer",

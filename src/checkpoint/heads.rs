@@ -244,7 +244,7 @@ impl<'a> Resolver<'a, '_> {
 
     pub fn classifier(&self) -> Result<ClassifierWeights<'a>> {
         if !self.has_classifier() {
-            return Err(self.missing("classifier of texts"));
+            return Err(self.missing("classifier"));
         }
         let names = &self.config.family.heads;
         let hidden = (self.config.family.fields.hidden[0], self.config.hidden);
@@ -267,7 +267,7 @@ impl<'a> Resolver<'a, '_> {
 
     pub fn token_classifier(&self) -> Result<Linear<'a>> {
         if !self.has_token_classifier() {
-            return Err(self.missing("classifier of tokens"));
+            return Err(self.missing("token classifier"));
         }
         let output = self.linear(self.config.family.heads.token_classifier, "num_labels")?;
         self.check_labels(&output)?;

@@ -10,15 +10,15 @@ fn what_ends_the_program() {
     let long = some_words(0, 40);
     type Case<'a> = (&'a str, &'a [&'a str], &'a [&'a str]);
     let cases: [Case; 27] = [
-        ("bert-masked", &["classify", "w1"], &["families/bert-masked", "no classifier of texts; it can do: embed, features, fill-mask"]),
-        ("bert-token", &["rerank", "w1"], &["no classifier of texts; it can do: embed, features, tag"]),
+        ("bert-masked", &["classify", "w1"], &["families/bert-masked", "no classifier; it can do: embed, features, fill-mask"]),
+        ("bert-token", &["rerank", "w1"], &["no classifier; it can do: embed, features, tag"]),
         ("bert-sequence", &["rerank", "w1"], &["a reranker gives one score, but this classifier has 3 labels"]),
         (
             "bert-sequence",
             &["zero-shot", "--labels", "a,b", "w1"],
             &["a label `entailment`", "this folder can do: embed, features, classify"],
         ),
-        ("bert-sequence", &["tag", "w1"], &["no classifier of tokens; it can do: embed, features, classify"]),
+        ("bert-sequence", &["tag", "w1"], &["no token classifier; it can do: embed, features, classify"]),
         ("mpnet-base", &["answer", "w1", "w2"], &["no head that finds answers; it can do: embed, features"]),
         ("electra-span", &["fill-mask", "w1 <mask>"], &["no head that fills masks; it can do: embed, features, answer"]),
         ("xlm-languages", &["features", "--pooler", "--output", "never", "w1"], &["no pooler"]),
