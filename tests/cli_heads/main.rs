@@ -32,7 +32,11 @@ fn texts(name: &str) -> Vec<Value> {
 /// What the tokenizer of these folders makes a golden's ids of.
 fn words(golden: &Value) -> String {
     let ids = numbers(&golden["ids"]);
-    let word = |id: &f64| if *id == 4.0 { "<mask>".to_owned() } else { format!("w{}", id - 5.0) };
+    let word = |id: &f64| match *id {
+        1.0 => "<pad>".to_owned(),
+        4.0 => "<mask>".to_owned(),
+        id => format!("w{}", id - 5.0),
+    };
     ids[1..ids.len() - 1].iter().map(word).collect::<Vec<_>>().join(" ")
 }
 
