@@ -138,7 +138,7 @@ impl Fields {
 impl InputArguments {
     pub fn open(self) -> Result<Reader> {
         if self.texts.is_empty() {
-            return self.file.open();
+            return self.file.open_or("write them on the command line, ");
         }
         Ok(Reader::of_texts(self.texts))
     }
@@ -146,6 +146,11 @@ impl InputArguments {
 
 impl FileArguments {
     pub fn open(self) -> Result<Reader> {
+        self.open_or("")
+    }
+
+    /// `elsewhere` says where texts may also come from, for who gives none.
+    fn open_or(self, elsewhere: &str) -> Result<Reader> {
         match self.input.as_deref() {
             Some(path) if path != Path::new("-") => {
                 let wrong = |source| Error::Io { path: path.to_owned(), problem: "the input cannot be read", source };
@@ -160,9 +165,10 @@ impl FileArguments {
             }
             named => {
                 if named.is_none() && io::stdin().is_terminal() {
-                    let problem = "no texts were given: write them on the command line, name a file with `--input FILE`, or pipe lines in \
-                                   (`--input -` reads what you type)";
-                    return Err(Error::Input { problem: problem.into() });
+                    let problem = format!(
+                        "no texts were given: {elsewhere}name a file with `--input FILE`, or pipe lines in (`--input -` reads what you type)"
+                    );
+                    return Err(Error::Input { problem });
                 }
                 let lines = Lines::Bytes(Box::new(BufReader::with_capacity(BUFFER, io::stdin())));
                 Ok(Reader::new(lines, self.input_format, "standard input", "line", None))
