@@ -37,11 +37,13 @@ pub struct Upload<'a, 'g> {
     config: &'a EncoderConfig,
     /// Bytes so far.
     pub uploaded: u64,
+    /// Those that the GPU may not have yet.
+    under_way: u64,
 }
 
 impl<'a, 'g> Upload<'a, 'g> {
     pub fn new(gpu: &'a Gpu, arena: &'a mut Arena<'g>, config: &'a EncoderConfig) -> Self {
-        Self { gpu, arena, config, uploaded: 0 }
+        Self { gpu, arena, config, uploaded: 0, under_way: 0 }
     }
 
     pub fn embeddings(&mut self, tensors: &EncoderWeights) -> Result<Tables> {
@@ -126,7 +128,7 @@ impl<'a, 'g> Upload<'a, 'g> {
     fn table(&mut self, tensor: &Tensor, first: usize, rows: usize) -> Result<wgpu::Buffer> {
         let (columns, row) = (tensor.columns(), padded(tensor.columns()));
         let buffer = self.arena.storage(tensor.name, rows * row)?;
-        self.uploaded += self.gpu.upload(&buffer, rows, row, |at, values| {
+        self.uploaded += self.gpu.upload(&buffer, rows, row, &mut self.under_way, |at, values| {
             if columns == row {
                 return tensor.read_rows(first + at, values);
             }
@@ -157,7 +159,7 @@ impl<'a, 'g> Upload<'a, 'g> {
 
     fn values(&mut self, label: &str, values: &[f32]) -> Result<wgpu::Buffer> {
         let buffer = self.arena.storage(label, values.len())?;
-        self.uploaded += self.gpu.upload(&buffer, values.len(), 1, |at, chunk| {
+        self.uploaded += self.gpu.upload(&buffer, values.len(), 1, &mut self.under_way, |at, chunk| {
             chunk.copy_from_slice(&values[at..at + chunk.len()]);
             Ok(())
         })?;

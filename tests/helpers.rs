@@ -174,6 +174,10 @@ fn comparisons_can_fail() {
     assert!(passes(|table| table.equal("case", &[1, 2], &[1, 2])));
     assert!(!passes(|table| table.equal("case", &[1, 2], &[1, 3])));
     assert!(!passes(|table| table.equal("case", &[1, 2], &[1])));
+    assert!(passes(|table| table.same_bits("case", &[0.0, 1.0], &[0.0, 1.0])));
+    assert!(!passes(|table| table.same_bits("case", &[-0.0, 1.0], &[0.0, 1.0])));
+    assert!(!passes(|table| table.same_bits("case", &[f64::NAN], &[f64::NAN])));
+    assert!(!passes(|table| table.same_bits("case", &[0.0], &[0.0, 1.0])));
     assert!(passes(|table| table.at_least("case", 0.5, 0.5)));
     assert!(!passes(|table| table.at_least("case", f64::NAN, 0.5)));
     assert!(passes(|table| table.at_most("case", 0.5, 0.5)));

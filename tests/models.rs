@@ -2,13 +2,10 @@
 
 mod common;
 
-use std::path::PathBuf;
-
 use common::compare::{Bound, Table, cosine};
-use common::golden::{Golden, triples};
+use common::golden::{Case, Golden, triples};
 use common::gpu::gpu;
-use common::synthetic;
-use minilm::{Checkpoint, Embedder, FeatureExtractor, Gpu, GpuOptions, Input, Pooling, Sequence, reference, wgpu};
+use minilm::{Checkpoint, Embedder, FeatureExtractor, Gpu, Input, Pooling, reference};
 
 const FIXTURES: [&str; 5] = [
     "tiny-minilm-bert-l3-h96",
@@ -18,39 +15,64 @@ const FIXTURES: [&str; 5] = [
     "tiny-mminilm-bert-xlmr-l3-h96",
 ];
 
-/// Folders that are too large for the repository: tested where MINILM_REFERENCE names the folder that holds them.
-const FULL_SIZE: [&str; 3] = ["all-minilm-l6-v2-f16", "e5-small-multilingual-19k-f16", "minilm-l12-h384-f16"];
+/// The rows of golden files, and how they are made of hidden states.
+const POOLINGS: [(&str, Pooling, bool); 3] =
+    [("mean", Pooling::Mean, false), ("mean_normalized", Pooling::Mean, true), ("cls", Pooling::Cls, false)];
 
-fn full_size() -> Vec<PathBuf> {
-    let folders: Vec<PathBuf> = FULL_SIZE.iter().filter_map(|name| common::reference(name)).collect();
-    if folders.is_empty() {
-        eprintln!("MINILM_REFERENCE is not set: the full-size reference models are not tested");
-    }
-    folders
-}
+/// Weights of a model that runs fast enough to pool everything alone too, not only its hidden states.
+const SMALL: u64 = 32 << 20;
 
 fn inputs(golden: &Golden) -> Vec<Input<'_>> {
-    golden.cases.iter().map(|case| Input { text: &case.text, pair: case.text_pair.as_deref() }).collect()
+    golden.cases.iter().map(Case::input).collect()
 }
 
-/// Every golden output of a folder, all in mixed batches: hidden states, and each of these poolings.
-fn check_folder(table: &mut Table, gpu: &Gpu, golden: &Golden, poolings: &[(&str, Pooling, bool)]) {
-    let name = golden.folder.file_name().unwrap().to_string_lossy().into_owned();
-    let extractor = FeatureExtractor::builder().gpu(gpu.clone()).max_length(golden.max_length).from_dir(&golden.folder).unwrap();
+fn wide(values: &[f32]) -> impl Iterator<Item = f64> {
+    values.iter().copied().map(f64::from)
+}
+
+/// Every golden output of a folder: token ids, hidden states, the pooler's output, and each pooling, all in mixed batches that give the
+/// bits that each text gives alone.
+fn check_folder(table: &mut Table, gpu: &Gpu, golden: &Golden) {
+    let name = golden.name();
+    let pooler = golden.get("pooler_output");
+    let builder = FeatureExtractor::builder().gpu(gpu.clone()).max_length(golden.max_length).pooler(pooler.is_some());
+    let extractor = builder.from_dir(&golden.folder).unwrap();
+    let encodings = extractor.encode(inputs(golden)).unwrap();
     let features = extractor.features(inputs(golden)).unwrap();
-    for (case, features) in golden.cases.iter().zip(&features) {
+    for (index, (case, (encoding, features))) in golden.cases.iter().zip(encodings.iter().zip(&features)).enumerate() {
         let case_name = format!("{name} {}", case.id);
+        table.equal(format!("{case_name} token ids"), &encoding.ids, &case.input_ids);
+        if let Some(types) = &case.token_type_ids {
+            table.equal(format!("{case_name} token types"), &encoding.type_ids, types);
+        }
         table.equal(format!("{case_name} tokens"), &[features.rows().len()], &[case.n_tokens]);
         table.equal(format!("{case_name} truncated"), &[features.length().truncated()], &[case.truncated]);
         if let Some(hidden) = golden.hidden(case) {
             let bound = Bound::absolute(golden.atol("last_hidden_state"));
             table.close(format!("{case_name} hidden states"), features.as_slice(), &hidden.values, bound);
         }
+        if let Some(pooler) = pooler {
+            let bound = Bound::absolute(golden.atol("pooler_output"));
+            table.close(format!("{case_name} pooler"), features.pooler_output().unwrap(), pooler.row(index), bound);
+        }
     }
-    for &(output, pooling, normalize) in poolings {
+    golden.same_bits_alone_and_in_batches(table, "hidden states and pooler", |cases| {
+        let features = extractor.features(cases.iter().map(|case| case.input())).unwrap();
+        features.iter().map(|features| wide(features.as_slice()).chain(wide(features.pooler_output().unwrap_or(&[]))).collect()).collect()
+    });
+    let small = extractor.model().stats().weight_bytes < SMALL;
+    for (output, pooling, normalize) in POOLINGS {
+        let Some(expected) = golden.get(output) else { continue };
         let builder = Embedder::builder().gpu(gpu.clone()).max_length(golden.max_length).pooling(pooling).normalize(normalize);
-        let rows = builder.from_dir(&golden.folder).unwrap().embed(inputs(golden)).unwrap();
-        table.close(format!("{name} {output}"), rows.as_slice(), &golden.tensor(output).values, Bound::absolute(golden.atol(output)));
+        let embedder = builder.from_dir(&golden.folder).unwrap();
+        let rows = embedder.embed(inputs(golden)).unwrap();
+        table.close(format!("{name} {output}"), rows.as_slice(), &expected.values, Bound::absolute(golden.atol(output)));
+        if small {
+            golden.same_bits_alone_and_in_batches(table, output, |cases| {
+                let rows = embedder.embed(cases.iter().map(|case| case.input())).unwrap();
+                rows.rows().map(|row| wide(row).collect()).collect()
+            });
+        }
     }
 }
 
@@ -58,17 +80,16 @@ fn check_folder(table: &mut Table, gpu: &Gpu, golden: &Golden, poolings: &[(&str
 fn every_golden_is_met_within_its_bound() {
     let mut table = Table::new("golden outputs");
     for name in FIXTURES {
-        let poolings = [("mean", Pooling::Mean, false), ("mean_normalized", Pooling::Mean, true), ("cls", Pooling::Cls, false)];
-        check_folder(&mut table, &gpu(), &Golden::fixture(name), &poolings);
+        check_folder(&mut table, &gpu(), &Golden::fixture(name));
     }
     table.finish();
 }
 
 #[test]
-fn every_golden_of_full_size_models_is_met_within_its_bound() {
-    for folder in full_size() {
-        let mut table = Table::new(folder.display().to_string());
-        check_folder(&mut table, &gpu(), &Golden::open(&folder), &[("mean_normalized", Pooling::Mean, true)]);
+fn every_golden_of_the_reference_models_is_met_within_its_bound() {
+    for golden in Golden::references(|kind| kind == "base", 13) {
+        let mut table = Table::new(golden.name());
+        check_folder(&mut table, &gpu(), &golden);
         table.finish();
     }
 }
@@ -108,12 +129,6 @@ fn a_text_has_the_same_bits_alone_and_in_any_batch() {
             table.equal(format!("{case} together"), together.row(i).unwrap(), alone.as_slice());
             table.equal(format!("{case} backwards"), backwards.row(inputs.len() - 1 - i).unwrap(), alone.as_slice());
             table.equal(format!("{case} in small batches"), in_small_batches.row(i).unwrap(), alone.as_slice());
-        }
-        for members in &golden.batches {
-            let batch = embedder.embed(members.iter().map(|&i| inputs[i])).unwrap();
-            for (row, &i) in batch.rows().zip(members) {
-                table.equal(format!("{name} batch of the golden file, {}", golden.cases[i].id), row, together.row(i).unwrap());
-            }
         }
     }
     table.finish();
@@ -166,42 +181,5 @@ fn the_embedded_model_keeps_its_cosine() {
             table.close(&triple.anchor, &[cosine(anchor, other)], &[expected], Bound::absolute(0.01));
         }
     }
-    table.finish();
-}
-
-/// A full-size model with generated weights: the mean over tokens, and the first columns of each token.
-fn check_synthetic(table: &mut Table, gpu: &Gpu, name: &str) {
-    let model = synthetic::Model::load(name);
-    let folder = synthetic::model_folder(name);
-    let extractor = FeatureExtractor::builder().gpu(gpu.clone()).token_budget(512).from_dir(folder).unwrap();
-    let sequences: Vec<Sequence> = model
-        .texts
-        .iter()
-        .map(|text| Sequence { ids: &text.ids, type_ids: text.token_type_ids.as_deref().unwrap_or(&[]), selected: &[] })
-        .collect();
-    let bound = Bound::absolute(model.atol());
-    for (i, (features, text)) in extractor.features_of_tokens(&sequences).unwrap().iter().zip(&model.texts).enumerate() {
-        let tokens = features.rows().len();
-        let mean: Vec<f64> =
-            (0..features.dimension()).map(|c| features.rows().map(|row| row[c] as f64).sum::<f64>() / tokens as f64).collect();
-        table.close(format!("{name} text {i} mean"), &mean, &text.mean, bound);
-        let first: Vec<f32> = features.rows().flat_map(|row| &row[..8]).copied().collect();
-        table.close(format!("{name} text {i} first columns"), &first, &text.last_hidden_state_first_8.concat(), bound);
-    }
-}
-
-#[test]
-fn minilm_l12_h384_runs_at_full_size() {
-    let mut table = Table::new("full size");
-    check_synthetic(&mut table, &gpu(), "MiniLM-L12-H384-uncased");
-    table.finish();
-}
-
-/// Its vocabulary takes 366 MiB, three times the largest binding of WebGPU's default limits, with which this runs.
-#[test]
-fn multilingual_minilm_runs_at_full_size_within_the_default_limits() {
-    let options = GpuOptions { limits: Some(wgpu::Limits::default()), ..GpuOptions::default() };
-    let mut table = Table::new("full size, default limits");
-    check_synthetic(&mut table, &Gpu::new(options).unwrap(), "Multilingual-MiniLM-L12-H384");
     table.finish();
 }

@@ -77,7 +77,8 @@ impl Gpu {
     }
 
     /// Fills `buffer` with `rows` rows of `columns` values: `fill(first, values)` writes whole rows from row `first` on. Only a few
-    /// megabytes are ever converted or under way at once. Returns the bytes that were uploaded.
+    /// megabytes are ever converted or under way at once: `under_way` counts them from one upload to the next, since many small buffers
+    /// take as much as one large. Returns the bytes that were uploaded.
     ///
     /// # Errors
     /// Those of `fill`, and [`Error::DeviceLost`].
@@ -86,21 +87,22 @@ impl Gpu {
         buffer: &wgpu::Buffer,
         rows: usize,
         columns: usize,
+        under_way: &mut u64,
         mut fill: impl FnMut(usize, &mut [f32]) -> Result<()>,
     ) -> Result<u64> {
         let rows_at_once = (CHUNK / 4 / columns.max(1)).clamp(1, rows.max(1));
         let mut values = vec![0.0f32; rows_at_once * columns];
-        let (mut uploaded, mut in_flight) = (0, 0);
+        let mut uploaded = 0;
         for first in (0..rows).step_by(rows_at_once) {
             let values = &mut values[..rows_at_once.min(rows - first) * columns];
             fill(first, values)?;
             let bytes = bytemuck::cast_slice(values);
             self.queue().write_buffer(buffer, uploaded, bytes);
             uploaded += bytes.len() as u64;
-            in_flight += bytes.len() as u64;
-            if in_flight >= IN_FLIGHT {
+            *under_way += bytes.len() as u64;
+            if *under_way >= IN_FLIGHT {
                 self.flush()?;
-                in_flight = 0;
+                *under_way = 0;
             }
         }
         Ok(uploaded)

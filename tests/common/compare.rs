@@ -125,8 +125,17 @@ impl Table {
 
     /// Both slices hold the same, as token ids must.
     pub fn equal<T: PartialEq + Debug>(&mut self, case: impl Display, actual: &[T], expected: &[T]) {
+        self.equal_by(case, actual, expected, PartialEq::eq);
+    }
+
+    /// Both slices hold the same numbers bit for bit, as results of the same work must: zeros of different signs differ.
+    pub fn same_bits(&mut self, case: impl Display, actual: &[f64], expected: &[f64]) {
+        self.equal_by(case, actual, expected, |a, e| a == e && a.to_bits() == e.to_bits());
+    }
+
+    fn equal_by<T: Debug>(&mut self, case: impl Display, actual: &[T], expected: &[T], equal: impl Fn(&T, &T) -> bool) {
         self.cases += 1;
-        if let Some(index) = actual.iter().zip(expected).position(|(a, e)| a != e) {
+        if let Some(index) = actual.iter().zip(expected).position(|(a, e)| !equal(a, e)) {
             self.failures.push(format!(
                 "{case}: {:?} at {index}, expected {:?} (lengths {} and {})",
                 actual[index],

@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use minilm::Input;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::compare::Table;
 
 /// The golden files of one folder.
 pub struct Golden {
@@ -34,6 +38,20 @@ pub struct Case {
     pub token_type_ids: Option<Vec<u32>>,
     pub n_tokens: usize,
     pub truncated: bool,
+    /// What else the file says, which depends on [`Golden::kind`].
+    #[serde(flatten)]
+    rest: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Case {
+    pub fn input(&self) -> Input<'_> {
+        Input { text: &self.text, pair: self.text_pair.as_deref() }
+    }
+
+    /// What a kind says of each case beside what all kinds do; panics where it is not there.
+    pub fn outputs<T: DeserializeOwned>(&self) -> T {
+        serde_json::from_value(self.rest.clone().into()).unwrap_or_else(|error| panic!("golden.json: {}: {error}", self.id))
+    }
 }
 
 /// A row-major tensor.
@@ -98,6 +116,43 @@ impl Golden {
     /// `tests/fixtures/<name>`, opened.
     pub fn fixture(name: &str) -> Self {
         Self::open(super::fixture(name))
+    }
+
+    /// Every folder below the one that MINILM_REFERENCE names that has golden files of such a kind, in the order of their names. Those that
+    /// are added there are found too; panics where there are fewer than `at_least`. None where the variable is not set.
+    pub fn references(is_kind: impl Fn(&str) -> bool, at_least: usize) -> Vec<Self> {
+        let Some(root) = super::reference("") else {
+            eprintln!("MINILM_REFERENCE is not set: the reference models are not tested");
+            return Vec::new();
+        };
+        let entries = fs::read_dir(&root).unwrap_or_else(|error| panic!("{}: {error}", root.display()));
+        let mut folders: Vec<_> = entries.map(|entry| entry.unwrap().path()).filter(|path| path.join("golden.json").exists()).collect();
+        folders.sort();
+        let found: Vec<_> = folders.iter().map(Self::open).filter(|golden| is_kind(&golden.kind)).collect();
+        let (root, count) = (root.display(), found.len());
+        assert!(count >= at_least, "{root} has {count} such folders with golden files, expected at least {at_least}");
+        found
+    }
+
+    /// The folder's name.
+    pub fn name(&self) -> String {
+        self.folder.file_name().expect("a folder has a name").to_string_lossy().into_owned()
+    }
+
+    /// Every case of a batch gives the same bits there and alone: `run` gives a row for each case. Without batches all cases are one.
+    pub fn same_bits_alone_and_in_batches(&self, table: &mut Table, what: &str, run: impl Fn(&[&Case]) -> Vec<Vec<f64>>) {
+        let all = [(0..self.cases.len()).collect()];
+        let mut alone = BTreeMap::new();
+        for members in if self.batches.is_empty() { &all[..] } else { &self.batches } {
+            let cases: Vec<_> = members.iter().map(|&index| &self.cases[index]).collect();
+            let together = run(&cases);
+            let place = format!("{} {what} in a batch of {}", self.name(), members.len());
+            table.equal(format!("{place}, rows"), &[together.len()], &[members.len()]);
+            for (row, case) in together.iter().zip(cases) {
+                let alone = alone.entry(&case.id).or_insert_with(|| run(&[case]).remove(0));
+                table.same_bits(format!("{place}, {}", case.id), row, alone);
+            }
+        }
     }
 
     /// The tensor `name`, as `mean` `[cases, hidden]` or `last_hidden_state.c00` `[tokens, hidden]`; panics where there is none.

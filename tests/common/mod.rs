@@ -8,6 +8,7 @@ pub mod compare;
 pub mod files;
 pub mod golden;
 pub mod gpu;
+pub mod memory;
 pub mod program;
 pub mod sentencepiece;
 pub mod synthetic;
