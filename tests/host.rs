@@ -2,10 +2,18 @@
 
 mod common;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use common::fixture;
 use minilm::{Embedder, Gpu, wgpu};
 
 const FOLDER: &str = "tiny-minilm-bert-l3-h96";
+
+/// Held by each test: they share a process, whose memory one of them measures.
+fn alone() -> MutexGuard<'static, ()> {
+    static RUNNING: Mutex<()> = Mutex::new(());
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A device that does nothing, and the instance that knows what is allocated.
 fn noop(limits: wgpu::Limits) -> (wgpu::Instance, Gpu) {
@@ -34,6 +42,7 @@ fn resident() -> Option<u64> {
 
 #[test]
 fn nothing_grows_over_a_thousand_requests() {
+    let _alone = alone();
     let (instance, gpu) = noop(wgpu::Limits::default());
     let embedder = Embedder::builder().gpu(gpu).token_budget(128).from_dir(fixture(FOLDER)).unwrap();
     let texts: Vec<String> = (0..20).map(|i| "word ".repeat(1 + i)).collect();
@@ -62,6 +71,7 @@ fn nothing_grows_over_a_thousand_requests() {
 
 #[test]
 fn the_token_budget_shrinks_to_the_adapters_bindings() {
+    let _alone = alone();
     // The widest rows are those of the intermediate, 384 values: 100 of them fit.
     let limits = wgpu::Limits { max_storage_buffer_binding_size: 100 * 384 * 4, ..wgpu::Limits::default() };
     let (_, gpu) = noop(limits);
@@ -80,6 +90,7 @@ fn the_token_budget_shrinks_to_the_adapters_bindings() {
 
 #[test]
 fn a_lost_device_is_an_error_and_never_a_hang() {
+    let _alone = alone();
     let (_instance, gpu) = noop(wgpu::Limits::default());
     let embedder = Embedder::builder().gpu(gpu.clone()).from_dir(fixture(FOLDER)).unwrap();
     embedder.embed(["text"]).unwrap();
