@@ -292,3 +292,36 @@ fn help_is_there_for_every_command() {
     }
     assert_eq!(minilm_with(&["embed", "--no-such-option"], "").code, Some(2));
 }
+
+#[test]
+fn bench_measures_a_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let (report, model) = (folder.path().join("report.json"), fixture(FOLDER));
+    let bench = |more: &[&str]| {
+        let arguments = [&["bench", "--model", model.to_str().unwrap(), "--workloads", "W1", "--runs", "2"], more].concat();
+        minilm_with(&arguments, "")
+    };
+    let json = bench(&["--json"]).succeeded();
+    let found = &json.json_lines()[0];
+    assert!(found["adapter"]["name"].is_string() && found["date"].is_string(), "{found}");
+    let workload = &found["models"][0]["workloads"][0];
+    assert_eq!((&workload["name"], &workload["tokens"], &workload["runs"]), (&"W1".into(), &12.into(), &2.into()));
+    for number in ["seconds", "texts_per_second", "operations_per_second", "host_seconds"] {
+        assert!(workload[number].as_f64() > Some(0.0), "{number}: {workload}");
+    }
+    let kernels = found["models"][0]["kernels"].as_array().unwrap();
+    let dispatches: u64 = kernels.iter().map(|kernel| kernel["dispatches"].as_u64().unwrap()).sum();
+    if !kernels.is_empty() {
+        assert_eq!(Some(dispatches), found["models"][0]["dispatches"].as_u64());
+    }
+    fs::write(&report, &json.stdout).unwrap();
+    let compared = bench(&["--compare", report.to_str().unwrap()]).succeeded();
+    assert!(
+        compared.text().contains("W1 one sentence of 12 tokens") && compared.stderr.contains("times the speed of"),
+        "{}",
+        compared.stderr
+    );
+    fs::write(&report, "{").unwrap();
+    assert!(bench(&["--compare", report.to_str().unwrap()]).refused().contains("expected a report"));
+    assert!(minilm_with(&["bench", "--workloads", "W9"], "").refused().contains("no workload `W9`: choose from W1, W2, W3, W4, W6"));
+}
