@@ -5,7 +5,7 @@ use minilm::{Answer, AnswerOptions, Answerer, Error, Result, Sourced};
 use serde::Serialize;
 
 use super::input::{Fields, FileArguments, InputFormat, Reader};
-use super::model::{BatchArguments, GpuArguments, ModelArguments};
+use super::model::LoadArguments;
 use super::output;
 use super::progress::Progress;
 use super::stream::{Chunk, Faults, Line, Stream};
@@ -41,11 +41,7 @@ pub struct Arguments {
     #[arg(long, value_name = "N")]
     stride: Option<usize>,
     #[command(flatten)]
-    model: ModelArguments,
-    #[command(flatten)]
-    batch: BatchArguments,
-    #[command(flatten)]
-    gpu: GpuArguments,
+    load: LoadArguments,
 }
 
 #[derive(Serialize)]
@@ -79,7 +75,7 @@ impl<'a> From<&'a Answer> for JsonAnswer<'a> {
 }
 
 pub fn run(arguments: Arguments) -> Result<()> {
-    let Arguments { question, context, input, n_best, max_answer_length, null_threshold, stride, model, batch, gpu } = arguments;
+    let Arguments { question, context, input, n_best, max_answer_length, null_threshold, stride, load } = arguments;
     for (option, value) in [("--n-best", n_best), ("--max-answer-length", max_answer_length)] {
         if value == 0 {
             return Err(Error::Input { problem: format!("`{option}`: expected 1 or more, found 0: raise it") });
@@ -89,12 +85,12 @@ pub fn run(arguments: Arguments) -> Result<()> {
         (Some(question), Some(context)) => Reader::of_question(question, context),
         _ => FileArguments { input, input_format: InputFormat::Jsonl }.open()?.with_fields(Fields::Question),
     };
-    let folder = model.open()?;
+    let folder = load.open()?;
     let mut builder = Answerer::builder().answers(AnswerOptions { n_best, max_answer_length, null_threshold });
     if let Some(stride) = stride {
         builder = builder.stride(stride);
     }
-    let answerer = model.load(&folder, &gpu, Some(&batch), builder)?;
+    let answerer = load.load(&folder, builder)?;
 
     let progress = Progress::beside_results(reader.size);
     let stream =

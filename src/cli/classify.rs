@@ -5,7 +5,7 @@ use minilm::{Classifier, Encoding, Result, Score};
 use serde::Serialize;
 
 use super::input::InputArguments;
-use super::model::{BatchArguments, Encode, GpuArguments, ModelArguments};
+use super::model::{Encode, LoadArguments};
 use super::output::{self, ByLabel};
 use super::progress::Progress;
 use super::stream::{Chunk, Faults, Line, Stream};
@@ -19,14 +19,10 @@ pub struct Arguments {
     #[command(flatten)]
     input: InputArguments,
     #[command(flatten)]
-    model: ModelArguments,
+    load: LoadArguments,
     /// How logits become scores [default: what the model says, else sigmoid for one label and softmax for several]
     #[arg(long, value_enum, value_name = "FUNCTION", help_heading = "Model")]
     score: Option<ScoreFunction>,
-    #[command(flatten)]
-    batch: BatchArguments,
-    #[command(flatten)]
-    gpu: GpuArguments,
     /// Print the logits too, in the order of the model's labels
     #[arg(long, help_heading = "Output")]
     logits: bool,
@@ -70,14 +66,14 @@ struct Row<'a> {
 }
 
 pub fn run(arguments: Arguments) -> Result<()> {
-    let Arguments { input, model, score, batch, gpu, logits } = arguments;
+    let Arguments { input, load, score, logits } = arguments;
     let reader = input.open()?;
-    let folder = model.open()?;
+    let folder = load.open()?;
     let mut builder = Classifier::builder();
     if let Some(function) = score {
         builder = builder.score(function.into());
     }
-    let classifier = model.load(&folder, &gpu, Some(&batch), builder)?;
+    let classifier = load.load(&folder, builder)?;
 
     let progress = Progress::beside_results(reader.size);
     let stream = Stream::start(reader, progress, Faults::Report, move |item| Encode::of(classifier.model(), "").encode(item));

@@ -8,7 +8,7 @@ use minilm::{Embeddings, Encoding, Error, Length, Precision, QuantizedEmbeddings
 use serde::Serialize;
 
 use super::input::InputArguments;
-use super::model::{BatchArguments, GpuArguments, ModelArguments, PoolingArguments, PromptArguments};
+use super::model::{LoadArguments, PoolingArguments, PromptArguments};
 use super::output;
 use super::progress::Progress;
 use super::stream::{Chunk, Faults, Line, Stream, Tokens};
@@ -23,7 +23,7 @@ pub struct Arguments {
     #[command(flatten)]
     input: InputArguments,
     #[command(flatten)]
-    model: ModelArguments,
+    load: LoadArguments,
     #[command(flatten)]
     prompt: PromptArguments,
     #[command(flatten)]
@@ -37,10 +37,6 @@ pub struct Arguments {
     /// Tokens that neighbouring windows of a long text share [default: an eighth of the maximum length]
     #[arg(long, value_name = "N", help_heading = "Model")]
     stride: Option<usize>,
-    #[command(flatten)]
-    batch: BatchArguments,
-    #[command(flatten)]
-    gpu: GpuArguments,
     /// How rows are written
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t, help_heading = "Output")]
     format: RowFormat,
@@ -130,12 +126,12 @@ impl Tokens for Windows {
 }
 
 pub fn run(arguments: Arguments) -> Result<()> {
-    let Arguments { input, model, prompt, pooling, no_normalize, overflow, stride, batch, gpu, format, precision } = arguments;
+    let Arguments { input, load, prompt, pooling, no_normalize, overflow, stride, format, precision } = arguments;
     if format == RowFormat::F32 && std::io::stdout().is_terminal() {
         return Err(Error::Input { problem: "raw numbers are not for a terminal: send them to a file with `> FILE`, or to a pipe".into() });
     }
     let reader = input.open()?;
-    let folder = model.open()?;
+    let folder = load.open()?;
     prompt.prefix(&folder)?; // A wrong name ends it before anything large is loaded.
     let mut builder = pooling.builder();
     if let Some(name) = prompt.prompt {
@@ -144,7 +140,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
     if no_normalize {
         builder = builder.normalize(false);
     }
-    let embedder = model.load(&folder, &gpu, Some(&batch), builder)?;
+    let embedder = load.load(&folder, builder)?;
     let max_length = embedder.model().max_length();
     let stride = stride.unwrap_or(max_length / 8);
 

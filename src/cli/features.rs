@@ -8,7 +8,7 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use super::input::InputArguments;
-use super::model::{BatchArguments, Encode, GpuArguments, ModelArguments, PromptArguments};
+use super::model::{Encode, LoadArguments, PromptArguments};
 use super::output::WholeFile;
 use super::progress::Progress;
 use super::stream::{Faults, Stream};
@@ -33,13 +33,9 @@ pub struct Arguments {
     #[arg(long, help_heading = "Output")]
     pooler: bool,
     #[command(flatten)]
-    model: ModelArguments,
+    load: LoadArguments,
     #[command(flatten)]
     prompt: PromptArguments,
-    #[command(flatten)]
-    batch: BatchArguments,
-    #[command(flatten)]
-    gpu: GpuArguments,
 }
 
 /// Tokens that are run and written at once: a few batches, so that the GPU is kept busy.
@@ -49,12 +45,12 @@ const CHUNK_TOKENS: usize = 1 << 14;
 const LONGEST_HEADER: usize = 100_000_000;
 
 pub fn run(arguments: Arguments) -> Result<()> {
-    let Arguments { input, output, all_layers, pooler, model, prompt, batch, gpu } = arguments;
+    let Arguments { input, output, all_layers, pooler, load, prompt } = arguments;
     let reader = input.open()?;
-    let folder = model.open()?;
+    let folder = load.open()?;
     let prefix = prompt.prefix(&folder)?;
     let builder = FeatureExtractor::builder().all_layers(all_layers).pooler(pooler);
-    let extractor = model.load(&folder, &gpu, Some(&batch), builder)?;
+    let extractor = load.load(&folder, builder)?;
     let mut file = WholeFile::create(&output)?;
 
     // The header comes first and holds all shapes: all tokens must be known, which take a hundredth of what they become.

@@ -7,7 +7,7 @@ use minilm::{Encoding, FillMask, Result, Word};
 use serde::Serialize;
 
 use super::input::InputArguments;
-use super::model::{BatchArguments, Encode, GpuArguments, ModelArguments};
+use super::model::{Encode, LoadArguments};
 use super::output;
 use super::progress::Progress;
 use super::stream::{Chunk, Faults, Line, Stream};
@@ -22,11 +22,7 @@ pub struct Arguments {
     #[command(flatten)]
     input: InputArguments,
     #[command(flatten)]
-    model: ModelArguments,
-    #[command(flatten)]
-    batch: BatchArguments,
-    #[command(flatten)]
-    gpu: GpuArguments,
+    load: LoadArguments,
     /// Words for each mask
     #[arg(long, value_name = "K", default_value = "5", help_heading = "Output")]
     top: NonZeroUsize,
@@ -53,10 +49,10 @@ struct JsonWord {
 }
 
 pub fn run(arguments: Arguments) -> Result<()> {
-    let Arguments { input, model, batch, gpu, top, logits } = arguments;
+    let Arguments { input, load, top, logits } = arguments;
     let reader = input.open()?;
-    let folder = model.open()?;
-    let filler = model.load(&folder, &gpu, Some(&batch), FillMask::builder().top(top.get()))?;
+    let folder = load.open()?;
+    let filler = load.load(&folder, FillMask::builder().top(top.get()))?;
 
     let progress = Progress::beside_results(reader.size);
     let stream = Stream::start(reader, progress, Faults::Report, move |item| {

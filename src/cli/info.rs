@@ -8,7 +8,7 @@ use minilm::checkpoint::{EncoderWeights, LayerWeights, Linear, Norm, Tensor};
 use minilm::{AdapterSummary, Checkpoint, Embedder, GpuOptions, Result, wgpu};
 use serde::Serialize;
 
-use super::model::{self, BatchArguments, GpuArguments, ModelArguments};
+use super::model::{self, BatchArguments, GpuArguments, LoadArguments, ModelArguments};
 use super::output;
 
 /// Show the GPU adapters and which one would run; with --model, also the model and the memory that it takes
@@ -100,7 +100,7 @@ struct Model {
 pub fn run(arguments: Arguments) -> Result<()> {
     let Arguments { model, batch, gpu, json } = arguments;
     let adapters = adapters(&gpu.options())?;
-    let model = model.map(|path| describe(path, &batch, &gpu)).transpose()?;
+    let model = model.map(|path| describe(path, batch, gpu)).transpose()?;
     let info = Info { version: env!("CARGO_PKG_VERSION"), adapters, model };
     let mut lines = Vec::new();
     match json {
@@ -150,10 +150,10 @@ fn adapter(summary: AdapterSummary, selected: bool) -> Adapter {
 }
 
 /// Loads the model to see what it takes.
-fn describe(path: PathBuf, batch: &BatchArguments, gpu: &GpuArguments) -> Result<Model> {
-    let arguments = ModelArguments { model: Some(path), max_length: None, language: None };
-    let folder = arguments.open()?;
-    let embedder = arguments.load(&folder, gpu, Some(batch), Embedder::builder())?;
+fn describe(path: PathBuf, batch: BatchArguments, gpu: GpuArguments) -> Result<Model> {
+    let load = LoadArguments { model: ModelArguments { model: Some(path), max_length: None, language: None }, batch, gpu };
+    let folder = load.open()?;
+    let embedder = load.load(&folder, Embedder::builder())?;
     let checkpoint = Checkpoint::open(&folder.path)?;
     let weights = checkpoint.encoder()?;
     let (config, stats, sentence) = (embedder.model().config(), embedder.model().stats(), embedder.model().sentence());

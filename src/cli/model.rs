@@ -22,6 +22,17 @@ pub struct ModelArguments {
     pub language: Option<String>,
 }
 
+/// A model, and how it runs on which GPU.
+#[derive(Args)]
+pub struct LoadArguments {
+    #[command(flatten)]
+    pub model: ModelArguments,
+    #[command(flatten)]
+    pub batch: BatchArguments,
+    #[command(flatten)]
+    pub gpu: GpuArguments,
+}
+
 /// For sentence embeddings, whose models are trained with prompts.
 #[derive(Args)]
 #[command(next_help_heading = "Model")]
@@ -139,27 +150,29 @@ impl ModelArguments {
         let settings = SentenceSettings::open(&path)?;
         Ok(Folder { path, settings })
     }
+}
+
+impl LoadArguments {
+    /// As [`ModelArguments::open`].
+    pub fn open(&self) -> Result<Folder> {
+        self.model.open()
+    }
 
     /// Loads the model on the GPU, to stay there until the program ends: a thread that still makes tokens may be the last to let go of it,
     /// and some drivers crash when a device is dropped while they are unloaded.
-    pub fn load<T: Task>(
-        &self,
-        folder: &Folder,
-        gpu: &GpuArguments,
-        batch: Option<&BatchArguments>,
-        mut builder: Builder<T>,
-    ) -> Result<&'static T> {
+    pub fn load<T: Task>(&self, folder: &Folder, mut builder: Builder<T>) -> Result<&'static T> {
+        let Self { model: ModelArguments { max_length, language, .. }, batch, gpu } = self;
         // Otherwise the library opens the GPU, after it has looked at the folder.
         if !gpu.is_default() {
             builder = builder.gpu(Gpu::new(gpu.options())?);
         }
-        if let Some(length) = self.max_length {
-            builder = builder.max_length(length);
+        if let Some(length) = max_length {
+            builder = builder.max_length(*length);
         }
-        if let Some(code) = &self.language {
+        if let Some(code) = language {
             builder = builder.language(code);
         }
-        if let Some(budget) = batch.and_then(|batch| batch.token_budget) {
+        if let Some(budget) = batch.token_budget {
             builder = builder.token_budget(budget);
         }
         builder.from_dir(&folder.path).map(|task| &*Box::leak(Box::new(task)))

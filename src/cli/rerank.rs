@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::classify::ScoreFunction;
 use super::input::FileArguments;
-use super::model::{BatchArguments, Encode, GpuArguments, ModelArguments};
+use super::model::{Encode, LoadArguments};
 use super::output;
 use super::progress::Progress;
 use super::stream::{Chunk, Faults, Stream};
@@ -23,14 +23,10 @@ pub struct Arguments {
     #[command(flatten)]
     file: FileArguments,
     #[command(flatten)]
-    model: ModelArguments,
+    load: LoadArguments,
     /// How the logit becomes the score [default: what the model says, else sigmoid]
     #[arg(long, value_enum, value_name = "FUNCTION", help_heading = "Model")]
     score: Option<ScoreFunction>,
-    #[command(flatten)]
-    batch: BatchArguments,
-    #[command(flatten)]
-    gpu: GpuArguments,
     /// Print only the first K
     #[arg(long, value_name = "K", help_heading = "Output")]
     top: Option<usize>,
@@ -52,14 +48,14 @@ struct Row<'a> {
 }
 
 pub fn run(arguments: Arguments) -> Result<()> {
-    let Arguments { query, file, model, score, batch, gpu, top, logits } = arguments;
+    let Arguments { query, file, load, score, top, logits } = arguments;
     let reader = file.open()?;
-    let folder = model.open()?;
+    let folder = load.open()?;
     let mut builder = Reranker::builder();
     if let Some(function) = score {
         builder = builder.score(function.into());
     }
-    let reranker = model.load(&folder, &gpu, Some(&batch), builder)?;
+    let reranker = load.load(&folder, builder)?;
     let max_length = reranker.model().max_length();
 
     let progress = Progress::new(reader.size);

@@ -8,7 +8,7 @@ use minilm::{Result, cosine};
 use serde::Serialize;
 
 use super::input::{FileArguments, Reader};
-use super::model::{BatchArguments, Encode, Folder, GpuArguments, ModelArguments, PoolingArguments, PromptArguments};
+use super::model::{Encode, Folder, LoadArguments, PoolingArguments, PromptArguments};
 use super::output::{self, Format};
 use super::progress::Progress;
 use super::stream::{Faults, Stream};
@@ -25,15 +25,11 @@ pub struct Arguments {
     #[command(flatten)]
     file: FileArguments,
     #[command(flatten)]
-    model: ModelArguments,
+    load: LoadArguments,
     #[command(flatten)]
     prompt: PromptArguments,
     #[command(flatten)]
     pooling: PoolingArguments,
-    #[command(flatten)]
-    batch: BatchArguments,
-    #[command(flatten)]
-    gpu: GpuArguments,
     /// How many lines to print
     #[arg(long, value_name = "K", default_value = "10", help_heading = "Output")]
     top: NonZeroUsize,
@@ -63,12 +59,12 @@ struct JsonHit<'a> {
 }
 
 pub fn run(arguments: Arguments) -> Result<()> {
-    let Arguments { query, file, model, prompt, pooling, batch, gpu, top, format } = arguments;
+    let Arguments { query, file, load, prompt, pooling, top, format } = arguments;
     let reader = file.open()?;
-    let folder = model.open()?;
+    let folder = load.open()?;
     let (query_prefix, prefix) =
         (role_prefix(&prompt, &folder, &["query"])?, role_prefix(&prompt, &folder, &["passage", "document", "corpus"])?);
-    let embedder = model.load(&folder, &gpu, Some(&batch), pooling.builder())?;
+    let embedder = load.load(&folder, pooling.builder())?;
 
     let mut queries = Stream::start(Reader::of_texts(vec![query]), Progress::new(None), Faults::End, move |item| {
         Encode::of(embedder.model(), &query_prefix).encode(item)

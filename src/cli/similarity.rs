@@ -4,7 +4,7 @@ use clap::Args;
 use minilm::{Result, cosine};
 
 use super::input::Reader;
-use super::model::{Encode, GpuArguments, ModelArguments, PoolingArguments, PromptArguments};
+use super::model::{Encode, LoadArguments, PoolingArguments, PromptArguments};
 use super::output;
 use super::progress::Progress;
 use super::stream::{Faults, Stream};
@@ -20,20 +20,18 @@ pub struct Arguments {
     #[arg(value_name = "B")]
     second: String,
     #[command(flatten)]
-    model: ModelArguments,
+    load: LoadArguments,
     #[command(flatten)]
     prompt: PromptArguments,
     #[command(flatten)]
     pooling: PoolingArguments,
-    #[command(flatten)]
-    gpu: GpuArguments,
 }
 
 pub fn run(arguments: Arguments) -> Result<()> {
-    let Arguments { first, second, model, prompt, pooling, gpu } = arguments;
-    let folder = model.open()?;
+    let Arguments { first, second, load, prompt, pooling } = arguments;
+    let folder = load.open()?;
     let prefix = prompt.prefix(&folder)?;
-    let embedder = model.load(&folder, &gpu, None, pooling.builder())?;
+    let embedder = load.load(&folder, pooling.builder())?;
 
     let encode = move |item: &_| Encode::of(embedder.model(), &prefix).encode(item);
     let mut stream = Stream::start(Reader::of_texts(vec![first, second]), Progress::new(None), Faults::End, encode);

@@ -5,7 +5,7 @@ use minilm::{Aggregation, Entity, EntityOptions, Result, Sourced, Tagger};
 use serde::Serialize;
 
 use super::input::InputArguments;
-use super::model::{BatchArguments, GpuArguments, ModelArguments};
+use super::model::LoadArguments;
 use super::output;
 use super::progress::Progress;
 use super::stream::{Chunk, Faults, Line, Stream};
@@ -20,11 +20,7 @@ pub struct Arguments {
     #[command(flatten)]
     input: InputArguments,
     #[command(flatten)]
-    model: ModelArguments,
-    #[command(flatten)]
-    batch: BatchArguments,
-    #[command(flatten)]
-    gpu: GpuArguments,
+    load: LoadArguments,
     /// How tokens become entities
     #[arg(long, value_enum, value_name = "HOW", default_value_t, help_heading = "Output")]
     aggregation: Together,
@@ -78,9 +74,9 @@ impl<'a> From<&'a Entity> for JsonEntity<'a> {
 }
 
 pub fn run(arguments: Arguments) -> Result<()> {
-    let Arguments { input, model, batch, gpu, aggregation, logits } = arguments;
+    let Arguments { input, load, aggregation, logits } = arguments;
     let reader = input.open()?;
-    let folder = model.open()?;
+    let folder = load.open()?;
     let aggregation = match aggregation {
         Together::None => Aggregation::None,
         Together::Simple => Aggregation::Simple,
@@ -89,7 +85,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
         Together::Max => Aggregation::Max,
     };
     let builder = Tagger::builder().entities(EntityOptions { aggregation, ..EntityOptions::default() });
-    let tagger = model.load(&folder, &gpu, Some(&batch), builder)?;
+    let tagger = load.load(&folder, builder)?;
 
     let progress = Progress::beside_results(reader.size);
     let stream = Stream::start(reader, progress, Faults::Report, move |item| tagger.encode(item.single()?));

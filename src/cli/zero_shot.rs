@@ -5,7 +5,7 @@ use minilm::{Result, ZeroShot, ZeroShotOptions};
 use serde::Serialize;
 
 use super::input::InputArguments;
-use super::model::{BatchArguments, GpuArguments, ModelArguments};
+use super::model::LoadArguments;
 use super::output::{self, ByLabel};
 use super::progress::Progress;
 use super::stream::{Chunk, Faults, Line, Stream};
@@ -28,11 +28,7 @@ pub struct Arguments {
     #[arg(long, help_heading = "Labels")]
     multi_label: bool,
     #[command(flatten)]
-    model: ModelArguments,
-    #[command(flatten)]
-    batch: BatchArguments,
-    #[command(flatten)]
-    gpu: GpuArguments,
+    load: LoadArguments,
 }
 
 #[derive(Serialize)]
@@ -45,14 +41,14 @@ struct Row<'a> {
 }
 
 pub fn run(arguments: Arguments) -> Result<()> {
-    let Arguments { input, labels, template, multi_label, model, batch, gpu } = arguments;
+    let Arguments { input, labels, template, multi_label, load } = arguments;
     let options = ZeroShotOptions { template: &template, multi_label };
     // People write a blank after a comma.
     let labels: Vec<String> = labels.iter().map(|label| label.trim().to_owned()).collect();
     let hypotheses = options.hypotheses(&labels)?;
     let reader = input.open()?;
-    let folder = model.open()?;
-    let classifier = model.load(&folder, &gpu, Some(&batch), ZeroShot::builder())?;
+    let folder = load.open()?;
+    let classifier = load.load(&folder, ZeroShot::builder())?;
 
     let stream = Stream::start(reader, Progress::beside_results(None), Faults::Report, move |item| {
         let text = item.single()?;
