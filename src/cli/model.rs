@@ -59,6 +59,7 @@ pub enum PoolingKind {
     Mean,
     Cls,
     Max,
+    #[value(name = "mean_sqrt_len", aliases = ["mean-sqrt-len", "mean_sqrt_len_tokens"])]
     MeanSqrtLen,
     Weightedmean,
     Lasttoken,
