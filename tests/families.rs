@@ -153,6 +153,79 @@ fn classifiers_of_texts() {
     table.finish();
 }
 
+/// How logits become scores, by what the folder says and by what its class would do without.
+#[test]
+fn scores_follow_the_configuration() {
+    let mut table = Table::new("scores");
+    let score = |name: &str, settings: serde_json::Value| {
+        let copy = tempfile::tempdir().unwrap();
+        for entry in fs::read_dir(common::fixture("families").join(name)).unwrap() {
+            let path = entry.unwrap().path();
+            fs::copy(&path, copy.path().join(path.file_name().unwrap())).unwrap();
+        }
+        let path = copy.path().join("config.json");
+        let mut config: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        config.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
+        fs::write(path, config.to_string()).unwrap();
+        Classifier::builder().gpu(gpu()).from_dir(copy.path()).unwrap().score()
+    };
+    let legacy = "sbert_ce_default_activation_function";
+    let cases = [
+        ("bert-sequence", serde_json::json!({}), Score::Softmax),
+        ("bert-sequence", serde_json::json!({"problem_type": "multi_label_classification"}), Score::Sigmoid),
+        ("bert-sequence", serde_json::json!({"problem_type": "regression"}), Score::Raw),
+        ("roberta-sequence", serde_json::json!({}), Score::Sigmoid),
+        ("roberta-sequence", serde_json::json!({"problem_type": "single_label_classification"}), Score::Sigmoid),
+        ("roberta-sequence", serde_json::json!({"problem_type": "regression"}), Score::Raw),
+        ("roberta-sequence", serde_json::json!({legacy: "torch.nn.modules.linear.Identity"}), Score::Raw),
+        (
+            "roberta-sequence",
+            serde_json::json!({"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}}),
+            Score::Raw,
+        ),
+    ];
+    for (name, settings, expected) in cases {
+        let case = format!("{name} {settings}");
+        table.equal(case, &[score(name, settings)], &[expected]);
+    }
+    table.finish();
+}
+
+/// The form that does not block gives what the blocking one gives, for every task.
+#[test]
+fn tasks_may_be_awaited() {
+    let folder = |name: &str| common::fixture("families").join(name);
+    let texts = ["w1 w2 w3", "w4"];
+    let classifier = Classifier::builder().gpu(gpu()).from_dir(folder("bert-sequence")).unwrap();
+    assert_eq!(pollster::block_on(classifier.classify_async(texts)).unwrap(), classifier.classify(texts).unwrap());
+    let reranker = minilm::Reranker::builder().gpu(gpu()).from_dir(folder("roberta-sequence")).unwrap();
+    let ranked = reranker.rerank("w9", &texts).unwrap();
+    assert_eq!(pollster::block_on(reranker.rerank_async("w9", &texts)).unwrap(), ranked);
+    assert!(ranked.len() == 2 && ranked[0].logit >= ranked[1].logit);
+    let tagger = Tagger::builder().gpu(gpu()).from_dir(folder("bert-token")).unwrap();
+    assert_eq!(pollster::block_on(tagger.tag_async(&texts)).unwrap(), tagger.tag(&texts).unwrap());
+    let answerer = Answerer::builder().gpu(gpu()).from_dir(folder("bert-span")).unwrap();
+    let question = [("w1", "w2 w3 w4")];
+    assert_eq!(pollster::block_on(answerer.answer_async(question)).unwrap(), answerer.answer(question).unwrap());
+    let filler = FillMask::builder().gpu(gpu()).from_dir(folder("bert-masked")).unwrap();
+    assert_eq!(pollster::block_on(filler.fill_async(["w1 <mask>"])).unwrap(), filler.fill(["w1 <mask>"]).unwrap());
+    let extractor = FeatureExtractor::builder().gpu(gpu()).from_dir(folder("bert-base")).unwrap();
+    assert_eq!(pollster::block_on(extractor.features_async(texts)).unwrap(), extractor.features(texts).unwrap());
+}
+
+/// A text that fits gives the same entities in windows; a longer one gives places in the whole text, in order, none twice.
+#[test]
+fn long_texts_are_tagged_in_windows() {
+    let options = minilm::EntityOptions { aggregation: minilm::Aggregation::Simple, ignore_labels: Vec::new() };
+    let tagger = Tagger::builder().gpu(gpu()).entities(options).from_dir(common::fixture("families").join("bert-token")).unwrap();
+    assert_eq!(tagger.tag_long("w1 w2 w3", 2).unwrap(), tagger.tag(&["w1 w2 w3"]).unwrap()[0].entities);
+    let long: String = (0..60).map(|i| format!("w{} ", i * 7 % 43)).collect();
+    let entities = tagger.tag_long(&long, 8).unwrap();
+    assert!(entities.is_sorted_by(|a, b| a.bytes.end <= b.bytes.start), "{entities:?}");
+    assert!(entities.iter().all(|entity| long[entity.bytes.clone()] == entity.text));
+    assert!(entities.last().unwrap().bytes.end > long.len() - 10, "the end of the text was not read");
+}
+
 #[test]
 fn classifiers_of_tokens() {
     let mut table = Table::new("classifiers of tokens");

@@ -316,7 +316,10 @@ impl<'a> Resolver<'a, '_> {
         let decoder = format!("{}.weight", names.decoder);
         let untied = !self.heads.tied && self.find().contains(&decoder);
         let decoder = untied.then(|| self.find().tensor(&decoder, &[vocabulary, embedding])).transpose()?;
-        let bias = names.bias.iter().find(|bias| self.find().contains(bias)).unwrap_or(&names.bias[0]);
+        // A matrix of its own uses a bias of its own; one that is the table of words shares the other bias, too.
+        let own_bias = format!("{}.bias", names.decoder);
+        let own_bias = decoder.is_some().then_some(own_bias.as_str());
+        let bias = own_bias.iter().chain(names.bias).find(|bias| self.find().contains(bias)).unwrap_or(&names.bias[0]);
         Ok(MaskedWeights { transform, decoder, bias: self.find().tensor(bias, &[vocabulary])? })
     }
 

@@ -155,28 +155,6 @@ fn step(min: f32, max: f32) -> f32 {
     if step == 0.0 { 1.0 } else { step }
 }
 
-/// The first `dimension` values of each row, `[texts, dimension]`, row after row, for models trained to be cut (Matryoshka). With
-/// `normalize` each row has an L2 norm of 1 again, as those of a model that normalises must; a row of zeros stays one.
-///
-/// # Errors
-/// [`Error::Input`] for no rows, rows of different lengths or of none, values that are not finite, and a dimension of 0 or beyond the rows.
-pub fn truncate<R: AsRef<[f32]>>(rows: impl IntoIterator<Item = R>, dimension: usize, normalize: bool) -> Result<Vec<f32>> {
-    let rows: Vec<R> = rows.into_iter().collect();
-    let whole = check_rows(&rows)?;
-    if dimension == 0 || dimension > whole {
-        return Err(Error::input(format!(
-            "`dimension`: expected 1 to {whole}, which the rows have, found {dimension}: choose one that the model was trained for"
-        )));
-    }
-    let mut values = Vec::with_capacity(rows.len() * dimension);
-    for row in &rows {
-        let row = &row.as_ref()[..dimension];
-        let norm = if normalize { row.iter().map(|&value| (value as f64).powi(2)).sum::<f64>().sqrt().max(1e-12) } else { 1.0 };
-        values.extend(row.iter().map(|&value| (value as f64 / norm) as f32));
-    }
-    Ok(values)
-}
-
 /// The values of a row, which all rows have.
 fn check_rows<R: AsRef<[f32]>>(rows: &[R]) -> Result<usize> {
     let Some(first) = rows.first() else { return Err(Error::input("there are no rows: give at least one")) };

@@ -1,6 +1,6 @@
 //! Embeddings in fewer bits and dimensions: against sentence-transformers.
 
-use minilm::decode::quantized::{Precision, Ranges, quantize, truncate};
+use minilm::decode::quantized::{Precision, Ranges, quantize};
 use serde::Deserialize;
 
 use super::common::compare::Table;
@@ -46,15 +46,6 @@ fn quantized_rows_are_those_of_sentence_transformers() {
 }
 
 #[test]
-fn truncated_rows_are_the_first_values_again_of_norm_one() {
-    let rows = [[3.0f32, 4.0, 12.0], [0.0, 0.0, 1.0]];
-    assert_eq!(truncate(rows, 2, true).unwrap(), [0.6, 0.8, 0.0, 0.0]);
-    assert_eq!(truncate(rows, 2, false).unwrap(), [3.0, 4.0, 0.0, 0.0]);
-    assert_eq!(truncate(rows, 3, true).unwrap(), [3.0 / 13.0, 4.0 / 13.0, 12.0 / 13.0, 0.0, 0.0, 1.0]);
-    assert_eq!(truncate(rows, 1, true).unwrap(), [1.0, 0.0]);
-}
-
-#[test]
 fn rows_and_ranges_that_do_not_fit_are_refused() {
     let rows = vec![vec![0.0f32, 1.0], vec![1.0, 2.0]];
     let ranges = |min: &[f32], max: &[f32]| Some(Ranges { min: min.to_vec(), max: max.to_vec() });
@@ -77,8 +68,4 @@ fn rows_and_ranges_that_do_not_fit_are_refused() {
         assert!(message.contains(expected), "{message}");
     }
     assert!(quantize([[1.0f32]], Precision::Ubinary, None).is_ok(), "bits need no ranges");
-    for dimension in [0, 3] {
-        let message = truncate(&rows, dimension, true).unwrap_err().to_string();
-        assert!(message.contains(&format!("expected 1 to 2, which the rows have, found {dimension}")), "{message}");
-    }
 }
