@@ -5,28 +5,6 @@
 // written out (#for): as an array in a loop, drivers keep it in memory once it has more than some 8 rows, which costs a factor of five.
 // Every output is one sum over `inner` in ascending order, whatever the tile: a text has the same bits in any batch.
 
-override INNER4: u32;
-override OUTER4: u32;
-override RESIDUAL: bool;
-
-@group(0) @binding(0) var<uniform> batch: Header;
-@group(0) @binding(1) var<storage, read> x: array<vec4f>;          // [rows, INNER4]
-@group(0) @binding(2) var<storage, read> weight: array<vec4f>;     // [4 * INNER4, OUTER4]
-@group(0) @binding(3) var<storage, read> bias: array<vec4f>;       // [OUTER4]
-@group(0) @binding(4) var<storage, read> residual: array<vec4f>;   // [rows, OUTER4], read only where RESIDUAL
-@group(0) @binding(5) var<storage, read_write> y: array<vec4f>;    // [rows, OUTER4]
-
-fn store(row: u32, last_row: u32, column: u32, sum: vec4f) {
-    if row <= last_row && column < OUTER4 {
-        let at = row * OUTER4 + column;
-        var result = activate(sum + bias[column]);
-        if RESIDUAL {
-            result += residual[at];
-        }
-        y[at] = result;
-    }
-}
-
 @compute @workgroup_size(LANES, ROW_GROUPS)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) lane: vec3u) {
     let first_row = (group.y * ROW_GROUPS + lane.y) * ROWS;
@@ -54,7 +32,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) lane:
 #end
 #for c in COLUMNS4
 #for j in 4
-        let weight_{j}_{c} = weight[(4u * k + {j}u) * OUTER4 + column_{c}];
+        let weight_{j}_{c} = weight_at(k, {j}u, column_{c});
 #end
 #end
 #for r in ROWS

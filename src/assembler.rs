@@ -6,7 +6,8 @@ use crate::error::Result;
 use crate::gpu::{Arena, Count, Gpu, Step};
 use crate::kernels::layer_norm::{self, LayerNorm};
 use crate::kernels::matmul::{self, Matmul};
-use crate::kernels::{Variant, padded};
+use crate::kernels::padded;
+use crate::tuning::Tuning;
 use crate::weights::{Linear, Upload};
 
 impl Capacity {
@@ -52,7 +53,7 @@ pub struct Assembler<'a, 'g> {
     pub config: &'a EncoderConfig,
     pub inputs: &'a Inputs,
     pub capacity: Capacity,
-    pub variant: Variant,
+    pub tuning: &'a Tuning,
     pub upload: Upload<'a, 'g>,
     pub activations: &'a mut Arena<'g>,
     pub steps: Vec<Step>,
@@ -73,16 +74,20 @@ impl Assembler<'_, '_> {
         [x, y]: [&wgpu::Buffer; 2],
         residual: Option<&wgpu::Buffer>,
     ) -> Result<()> {
-        let Linear { inner, outer, weight, bias } = linear;
-        let kernel = Matmul { inner: *inner, outer: *outer, activation, residual: residual.is_some(), rows };
-        let buffers = matmul::Buffers { batch: &self.inputs.header, x, weight, bias, residual, y };
-        self.steps.push(kernel.step(self.gpu, self.variant, &buffers)?);
+        let Linear { inner, outer, format, weight, scale, bias } = linear;
+        let kernel = Matmul { inner: *inner, outer: *outer, weights: *format, activation, residual: residual.is_some(), rows };
+        let buffers = matmul::Buffers { batch: &self.inputs.header, x, weight, scale: scale.as_ref(), bias, residual, y };
+        self.steps.push(kernel.step(self.gpu, &self.tuning.matmul(&kernel), &buffers)?);
         Ok(())
     }
 
     /// `y[rows, hidden]` = layer norm of `x[rows, hidden]` with scale and shift `norm`.
     pub fn layer_norm(&mut self, kernel: LayerNorm, norm: &[wgpu::Buffer; 2], [x, y]: [&wgpu::Buffer; 2]) -> Result<()> {
-        self.steps.push(kernel.step(self.gpu, &layer_norm::Buffers { x, norm: norm.each_ref(), y })?);
+        self.steps.push(kernel.step(
+            self.gpu,
+            self.tuning.reduction(kernel.hidden),
+            &layer_norm::Buffers { x, norm: norm.each_ref(), y },
+        )?);
         Ok(())
     }
 }

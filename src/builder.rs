@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::gpu::Gpu;
+use crate::kernels::WeightFormat;
 
 /// What every task can be asked for.
 #[derive(Clone, Debug, Default)]
@@ -13,6 +14,7 @@ pub struct Options {
     pub(crate) max_length: Option<usize>,
     pub(crate) token_budget: Option<usize>,
     pub(crate) language: Option<String>,
+    pub(crate) weights: WeightFormat,
 }
 
 /// Something that a model folder is loaded as: [`Embedder`](crate::Embedder), [`Classifier`](crate::Classifier), ...
@@ -75,6 +77,13 @@ impl<T: Task> Builder<T> {
     /// The language of all texts by its code, for models with an embedding for each language (some of XLM); without it none is added.
     pub fn language(mut self, code: impl Into<String>) -> Self {
         self.options.language = Some(code.into());
+        self
+    }
+
+    /// How weights are kept on the GPU: [`WeightFormat::F32`], as exact as the file, where nothing is said. What is computed with them is
+    /// f32 in any case.
+    pub fn weights(mut self, format: WeightFormat) -> Self {
+        self.options.weights = format;
         self
     }
 

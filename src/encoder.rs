@@ -57,7 +57,8 @@ pub fn assemble(pass: &mut Assembler, tensors: &EncoderWeights, all_layers: bool
         norm: table.norm.each_ref(),
         y: embedded,
     };
-    pass.steps.extend(Embedding { hidden: embedding, epsilon }.steps(pass.gpu, &table.parts, &buffers)?);
+    let kernel = Embedding { hidden: embedding, epsilon, weights: pass.upload.format };
+    pass.steps.extend(kernel.steps(pass.gpu, pass.tuning.reduction(embedding), &table.parts, &buffers)?);
     if let Some(projection) = &tensors.embedding_projection {
         let projection = pass.upload.linear(projection)?;
         pass.linear(&projection, None, Count::Tokens, [&wide, &x], None)?;
@@ -83,7 +84,8 @@ pub fn assemble(pass: &mut Assembler, tensors: &EncoderWeights, all_layers: bool
             bias: bias.as_ref(),
             context: &context,
         };
-        pass.steps.push(Attention { heads, head_dim, bias: bias.is_some() }.step(pass.gpu, pass.variant, &buffers)?);
+        let kernel = Attention { heads, head_dim, bias: bias.is_some() };
+        pass.steps.push(kernel.step(pass.gpu, pass.tuning.attention(&kernel), &buffers)?);
         pass.linear(&output, None, Count::Tokens, [&context, &sum], Some(&x))?;
         pass.layer_norm(norm, &attention_norm, [&sum, &next])?;
         pass.linear(&up, Some(activation), Count::Tokens, [&next, &wide], None)?;

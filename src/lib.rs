@@ -53,6 +53,7 @@ pub mod reference;
 mod runner;
 mod stats;
 mod tasks;
+pub mod tuning;
 mod weights;
 
 pub use batch::Sequence;
@@ -64,6 +65,7 @@ pub use decode::spans::{Answer, AnswerOptions, Answers};
 pub use default_model::default_model;
 pub use error::{Error, Result};
 pub use gpu::{AdapterSummary, Gpu, GpuOptions};
+pub use kernels::WeightFormat;
 pub use model::{Input, Length, Model};
 pub use stats::{Counters, Stats};
 pub use tasks::answerer::{Answerer, AnswererSettings};

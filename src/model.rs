@@ -9,9 +9,9 @@ use crate::checkpoint::{Checkpoint, EncoderConfig, Encoding, HeadConfig, Sentenc
 use crate::encoder::{self, Encoded, widest_row};
 use crate::error::{Error, Result};
 use crate::gpu::{Arena, Gpu, GpuOptions, Plan};
-use crate::kernels::Variant;
 use crate::runner::{Output, Runner, Wait};
 use crate::stats::Stats;
+use crate::tuning::Tuning;
 use crate::weights::Upload;
 
 /// Tokens of a batch where the caller does not say.
@@ -117,6 +117,7 @@ impl Model {
         };
 
         let what = format!("loading {}", checkpoint.path.display());
+        let tuning = Tuning::defaults(&gpu);
         let runner = gpu.checked(&what, || {
             let tensors = checkpoint.encoder()?;
             let (mut weights, mut activations) = (Arena::new(&gpu, "weights"), Arena::new(&gpu, "activations"));
@@ -126,8 +127,8 @@ impl Model {
                 config: &config,
                 inputs: &inputs,
                 capacity,
-                variant: Variant::choose(&gpu),
-                upload: Upload::new(&gpu, &mut weights, &config),
+                tuning: &tuning,
+                upload: Upload::new(&gpu, &mut weights, &config, options.weights),
                 activations: &mut activations,
                 steps: Vec::new(),
             };

@@ -3,10 +3,10 @@
 
 use crate::checkpoint::weights::{RELATIVE_RANGE, relative_bucket};
 use crate::checkpoint::{self, EncoderConfig, EncoderWeights, LayerWeights, Tensor};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::{Arena, Gpu};
 use crate::kernels::embedding::{Part, part_uniform};
-use crate::kernels::padded;
+use crate::kernels::{WeightFormat, padded};
 
 /// Rows of a tensor that are converted at a time.
 const ROWS_AT_ONCE: usize = 16;
@@ -15,8 +15,11 @@ const ROWS_AT_ONCE: usize = 16;
 pub struct Linear {
     pub inner: usize,
     pub outer: usize,
+    pub format: WeightFormat,
     /// `[inner, outer]`, both padded
     pub weight: wgpu::Buffer,
+    /// `[inner / GROUP, outer]`, where the format has scales
+    pub scale: Option<wgpu::Buffer>,
     /// `[outer]`, padded
     pub bias: wgpu::Buffer,
 }
@@ -35,6 +38,8 @@ pub struct Upload<'a, 'g> {
     gpu: &'a Gpu,
     arena: &'a mut Arena<'g>,
     config: &'a EncoderConfig,
+    /// Of the encoder's matrices and of the words; everything else is small, and stays exact.
+    pub format: WeightFormat,
     /// Bytes so far.
     pub uploaded: u64,
     /// Those that the GPU may not have yet.
@@ -42,8 +47,8 @@ pub struct Upload<'a, 'g> {
 }
 
 impl<'a, 'g> Upload<'a, 'g> {
-    pub fn new(gpu: &'a Gpu, arena: &'a mut Arena<'g>, config: &'a EncoderConfig) -> Self {
-        Self { gpu, arena, config, uploaded: 0, under_way: 0 }
+    pub fn new(gpu: &'a Gpu, arena: &'a mut Arena<'g>, config: &'a EncoderConfig, format: WeightFormat) -> Self {
+        Self { gpu, arena, config, format, uploaded: 0, under_way: 0 }
     }
 
     pub fn embeddings(&mut self, tensors: &EncoderWeights) -> Result<Tables> {
@@ -57,7 +62,7 @@ impl<'a, 'g> Upload<'a, 'g> {
 
     /// A table with a row for each word, in as many parts as the adapter's largest binding asks for.
     pub fn parts(&mut self, word: &Tensor) -> Result<Vec<Part>> {
-        let row_bytes = padded(word.columns()) as u64 * 4;
+        let row_bytes = self.format.words(word.columns()) as u64 * 4;
         let rows_per_part = ((self.gpu.max_binding() / row_bytes) as usize).max(1);
         let mut parts = Vec::new();
         for first in (0..word.rows()).step_by(rows_per_part) {
@@ -65,7 +70,8 @@ impl<'a, 'g> Upload<'a, 'g> {
             let range = self.arena.uniform("vocabulary part", size_of_val(&part_uniform(first, rows)))?;
             self.gpu.queue().write_buffer(&range, 0, bytemuck::cast_slice(&part_uniform(first, rows)));
             self.uploaded += size_of_val(&part_uniform(first, rows)) as u64;
-            parts.push(Part { range, word: self.table(word, first, rows)?, rows });
+            let (word, scale) = self.words(word, first, rows)?;
+            parts.push(Part { range, word, scale, rows });
         }
         Ok(parts)
     }
@@ -73,7 +79,7 @@ impl<'a, 'g> Upload<'a, 'g> {
     /// Query, key and value as one matrix, `[hidden, 3, heads, head_dim]`.
     pub fn qkv(&mut self, layer: &LayerWeights) -> Result<Linear> {
         let context = self.config.heads * padded(self.config.head_dim());
-        let mut packed = Packed::new(self.config.hidden, 3 * context);
+        let mut packed = Packed::new(self.format, self.config.hidden, 3 * context);
         for (part, linear) in [&layer.query, &layer.key, &layer.value].into_iter().enumerate() {
             packed.put(linear, |outer| part * context + self.head_column(outer), |inner| inner)?;
         }
@@ -82,20 +88,30 @@ impl<'a, 'g> Upload<'a, 'g> {
 
     /// The projection after attention: its inner dimension is that of the padded heads.
     pub fn attention_output(&mut self, linear: &checkpoint::Linear) -> Result<Linear> {
-        let mut packed = Packed::new(self.config.heads * padded(self.config.head_dim()), self.config.hidden);
+        let mut packed = Packed::new(self.format, self.config.heads * padded(self.config.head_dim()), self.config.hidden);
         packed.put(linear, |outer| outer, |inner| self.head_column(inner))?;
         self.packed(packed)
     }
 
+    /// Another matrix of the encoder.
     pub fn linear(&mut self, linear: &checkpoint::Linear) -> Result<Linear> {
-        let mut packed = Packed::new(linear.weight.columns(), linear.weight.rows());
+        self.linear_as(linear, self.format)
+    }
+
+    /// A matrix of a head, always in f32.
+    pub fn head_linear(&mut self, linear: &checkpoint::Linear) -> Result<Linear> {
+        self.linear_as(linear, WeightFormat::F32)
+    }
+
+    fn linear_as(&mut self, linear: &checkpoint::Linear, format: WeightFormat) -> Result<Linear> {
+        let mut packed = Packed::new(format, linear.weight.columns(), linear.weight.rows());
         packed.put(linear, |outer| outer, |inner| inner)?;
         self.packed(packed)
     }
 
-    /// A matrix without a bias.
-    pub fn linear_without_bias(&mut self, weight: &Tensor) -> Result<Linear> {
-        let mut packed = Packed::new(weight.columns(), weight.rows());
+    /// A matrix of a head without a bias.
+    pub fn head_linear_without_bias(&mut self, weight: &Tensor) -> Result<Linear> {
+        let mut packed = Packed::new(WeightFormat::F32, weight.columns(), weight.rows());
         packed.put_weight(weight, |outer| outer, |inner| inner)?;
         self.packed(packed)
     }
@@ -126,18 +142,36 @@ impl<'a, 'g> Upload<'a, 'g> {
 
     /// `rows` rows of a tensor as they are, each padded.
     fn table(&mut self, tensor: &Tensor, first: usize, rows: usize) -> Result<wgpu::Buffer> {
-        let (columns, row) = (tensor.columns(), padded(tensor.columns()));
-        let buffer = self.arena.storage(tensor.name, rows * row)?;
-        self.uploaded += self.gpu.upload(&buffer, rows, row, &mut self.under_way, |at, values| {
-            if columns == row {
-                return tensor.read_rows(first + at, values);
-            }
-            for (i, values) in values.chunks_exact_mut(row).enumerate() {
-                tensor.read_row(first + at + i, &mut values[..columns])?; // what is beyond was made zero and stays so
+        self.rows_of(tensor, first, rows, WeightFormat::F32).map(|(buffer, _)| buffer)
+    }
+
+    /// `rows` words, each padded, and their scales where the format has any.
+    fn words(&mut self, tensor: &Tensor, first: usize, rows: usize) -> Result<(wgpu::Buffer, Option<wgpu::Buffer>)> {
+        let (buffer, scales) = self.rows_of(tensor, first, rows, self.format)?;
+        let scales = if self.format.is_scaled() { Some(self.values("word scales", &scales)?) } else { None };
+        Ok((buffer, scales))
+    }
+
+    fn rows_of(&mut self, tensor: &Tensor, first: usize, rows: usize, format: WeightFormat) -> Result<(wgpu::Buffer, Vec<f32>)> {
+        let (columns, words) = (tensor.columns(), format.words(tensor.columns()));
+        let buffer = self.arena.storage(tensor.name, rows * words)?;
+        let mut row = vec![0.0; padded(columns)]; // what is beyond the columns stays zero
+        let mut scales = Vec::new();
+        self.uploaded += self.gpu.upload(&buffer, rows, words, &mut self.under_way, |at, chunk| {
+            for (i, words) in chunk.chunks_exact_mut(words).enumerate() {
+                tensor.read_row(first + at + i, &mut row[..columns])?;
+                let mut inverse = 1.0;
+                if format.is_scaled() {
+                    let (scale, inverse_scale) = WeightFormat::scale(largest(&row));
+                    scales.push(scale);
+                    inverse = inverse_scale;
+                }
+                check_fits(tensor, format, &row[..columns])?;
+                format.pack(&row, |_| inverse, words);
             }
             Ok(())
         })?;
-        Ok(buffer)
+        Ok((buffer, scales))
     }
 
     /// All rows of a tensor, if there is one, and some of zeros behind them.
@@ -153,22 +187,62 @@ impl<'a, 'g> Upload<'a, 'g> {
     }
 
     fn packed(&mut self, packed: Packed) -> Result<Linear> {
-        let Packed { inner, outer, weight, bias } = packed;
-        Ok(Linear { inner, outer, weight: self.values("weight", &weight)?, bias: self.values("bias", &bias)? })
+        let Packed { format, inner, outer, weight, bias } = packed;
+        let width = padded(outer);
+        let (mut scales, mut inverse) = (Vec::new(), Vec::new());
+        if format.is_scaled() {
+            for group in weight.chunks(WeightFormat::GROUP * width) {
+                let mut most = vec![0.0f32; width];
+                group.chunks_exact(width).for_each(|row| most.iter_mut().zip(row).for_each(|(most, value)| *most = most.max(value.abs())));
+                for (scale, inverse_scale) in most.into_iter().map(WeightFormat::scale) {
+                    scales.push(scale);
+                    inverse.push(inverse_scale);
+                }
+            }
+        }
+        let (rows, words) = (weight.len() / width, format.words(outer));
+        let buffer = self.arena.storage("weight", rows * words)?;
+        self.uploaded += self.gpu.upload(&buffer, rows, words, &mut self.under_way, |first, chunk| {
+            let rows = weight.chunks_exact(width).enumerate().skip(first);
+            for (words, (row, values)) in chunk.chunks_exact_mut(words).zip(rows) {
+                format.pack(values, |column| inverse[row / WeightFormat::GROUP * width + column], words);
+            }
+            Ok(())
+        })?;
+        let scale = if format.is_scaled() { Some(self.values("scale", &scales)?) } else { None };
+        Ok(Linear { inner, outer, format, weight: buffer, scale, bias: self.values("bias", &bias)? })
     }
 
     fn values(&mut self, label: &str, values: &[f32]) -> Result<wgpu::Buffer> {
         let buffer = self.arena.storage(label, values.len())?;
         self.uploaded += self.gpu.upload(&buffer, values.len(), 1, &mut self.under_way, |at, chunk| {
-            chunk.copy_from_slice(&values[at..at + chunk.len()]);
+            chunk.copy_from_slice(bytemuck::cast_slice(&values[at..at + chunk.len()]));
             Ok(())
         })?;
         Ok(buffer)
     }
 }
 
+fn largest(values: &[f32]) -> f32 {
+    values.iter().fold(0.0, |most, value| most.max(value.abs()))
+}
+
+/// # Errors
+/// [`Error::Tensor`] when a number becomes infinite in this format.
+fn check_fits(tensor: &Tensor, format: WeightFormat, values: &[f32]) -> Result<()> {
+    const MOST: f32 = 65504.0;
+    match values.iter().find(|value| value.abs() > MOST) {
+        Some(value) if format == WeightFormat::F16 => {
+            let problem = format!("holds {value}, but f16 ends at {MOST}: load the model with weights in f32 or int8");
+            Err(Error::tensor(tensor.file, tensor.name, problem))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// One matrix, transposed and padded, on its way.
 struct Packed {
+    format: WeightFormat,
     inner: usize,
     outer: usize,
     /// `[padded inner, padded outer]`
@@ -178,8 +252,8 @@ struct Packed {
 }
 
 impl Packed {
-    fn new(inner: usize, outer: usize) -> Self {
-        Self { inner, outer, weight: vec![0.0; padded(inner) * padded(outer)], bias: vec![0.0; padded(outer)] }
+    fn new(format: WeightFormat, inner: usize, outer: usize) -> Self {
+        Self { format, inner, outer, weight: vec![0.0; padded(inner) * padded(outer)], bias: vec![0.0; padded(outer)] }
     }
 
     /// Places torch's `[outer, inner]` matrix and its bias: where a row goes by `to_outer`, where a column goes by `to_inner`.
@@ -200,6 +274,7 @@ impl Packed {
         for first in (0..rows).step_by(ROWS_AT_ONCE) {
             let count = ROWS_AT_ONCE.min(rows - first);
             weight.read_rows(first, &mut values[..count * columns])?;
+            check_fits(weight, self.format, &values[..count * columns])?;
             for inner in 0..columns {
                 let row = &mut self.weight[to_inner(inner) * width..][..width];
                 for i in 0..count {

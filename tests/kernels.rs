@@ -18,7 +18,7 @@ use minilm::kernels::normalize::{self, Normalize};
 use minilm::kernels::pooling::{self, PooledRows};
 use minilm::kernels::top_k::{self, TopK};
 use minilm::kernels::vocabulary::{self, Vocabulary};
-use minilm::kernels::{Variant, padded};
+use minilm::kernels::{Variant, WeightFormat, padded};
 use minilm::{reference, wgpu};
 
 /// Rows after the last that a kernel may write.
@@ -97,6 +97,52 @@ fn header(gpu: &Gpu, batch: &Batch) -> wgpu::Buffer {
     storage(gpu, &[batch.header])
 }
 
+/// A matrix of `rows` rows, [padded], as the GPU holds it, the scales of its rows or columns, and the numbers that it then stands for.
+struct Stored {
+    buffer: wgpu::Buffer,
+    scale: Option<wgpu::Buffer>,
+    values: Vec<f64>,
+}
+
+/// Stores `values` `[rows, columns]` with a scale for each row (words) or, `in_groups`, for each column of a group of rows (matrices).
+fn stored(gpu: &Gpu, format: WeightFormat, values: &[f32], columns: usize, in_groups: bool) -> Stored {
+    let (rows, width) = (values.len() / columns, padded(columns));
+    let index = |row: usize, column: usize| if in_groups { row / WeightFormat::GROUP * width + column } else { row };
+    let place = |at: usize| index(at / columns, at % columns);
+    let mut most = vec![0.0f32; index(rows - 1, width - 1) + 1];
+    values.iter().enumerate().for_each(|(at, value)| most[place(at)] = most[place(at)].max(value.abs()));
+    let (scale, inverse): (Vec<f32>, Vec<f32>) = most.iter().map(|most| WeightFormat::scale(*most)).unzip();
+    let mut words = vec![0; rows * format.words(columns)];
+    for (row, (words, values)) in words.chunks_exact_mut(format.words(columns)).zip(pad(values, columns).chunks_exact(width)).enumerate() {
+        format.pack(values, |column| inverse[index(row, column)], words);
+    }
+    let meant = values.iter().enumerate().map(|(at, value)| match format {
+        WeightFormat::F32 => f64::from(*value),
+        WeightFormat::F16 => half::f16::from_f32(*value).to_f64(),
+        WeightFormat::Int8 => f64::from((value * inverse[place(at)]).round_ties_even()) * f64::from(scale[place(at)]),
+    });
+    let values = meant.collect();
+    Stored { buffer: storage(gpu, &words), scale: format.is_scaled().then(|| storage(gpu, &scale)), values }
+}
+
+/// A table of words in parts of so many rows, and the numbers that it then stands for.
+fn parts(gpu: &Gpu, format: WeightFormat, word: &[f32], columns: usize, part_rows: usize) -> (Vec<Part>, Vec<f64>) {
+    let mut all = Vec::new();
+    let parts = word.chunks(part_rows * columns).enumerate().map(|(i, values)| {
+        let Stored { buffer, scale, values } = stored(gpu, format, values, columns, false);
+        let rows = values.len() / columns;
+        all.extend(values);
+        Part { range: storage(gpu, &part_uniform(i * part_rows, rows)), word: buffer, scale, rows }
+    });
+    (parts.collect(), all)
+}
+
+/// `[rows, columns]` of `[columns, rows]`.
+fn transpose<T: Copy>(values: &[T], columns: usize) -> Vec<T> {
+    let rows = values.len() / columns;
+    (0..values.len()).map(|at| values[at % rows * columns + at / rows]).collect()
+}
+
 /// As most kernels are one product and one sum per value, errors grow with the magnitude and the number of terms.
 const BOUND: Bound = Bound::new(2e-6, 2e-6);
 
@@ -120,20 +166,21 @@ fn matmul_equals_the_reference() {
         (65, 384, 132, gelu, false),
         (12, 1536, 384, None, true),
     ];
-    for variant in Variant::offered(&gpu) {
+    let mut baseline = vec![Vec::new(); cases.len()];
+    for variant in Variant::matmuls(Variant::subgroup(&gpu)) {
         for (i, (tokens, inner, outer, activation, residual)) in cases.into_iter().enumerate() {
-            let case = format!("{variant:?} [{tokens}, {inner}] x [{inner}, {outer}] {activation:?} residual {residual}");
+            // Every variant meets every format, and each format the shapes that matter.
+            let weights = WeightFormat::ALL[i % 3];
+            let case = format!("{variant} {weights:?} [{tokens}, {inner}] x [{inner}, {outer}] {activation:?} residual {residual}");
             let seed = i as u64 * 10;
             let x = scaled(values(seed + 1, tokens * inner), 2.0);
             let weight = scaled(values(seed + 2, outer * inner), 1.5 / (inner as f32).sqrt());
             let bias = values(seed + 3, outer);
             let added = values(seed + 4, tokens * outer);
-            let mut transposed = vec![0.0; padded(inner) * padded(outer)];
-            for o in 0..outer {
-                for i in 0..inner {
-                    transposed[i * padded(outer) + o] = weight[o * inner + i];
-                }
-            }
+            let mut transposed = transpose(&weight, inner);
+            transposed.resize(padded(inner) * outer, 0.0);
+            let weight = stored(&gpu, weights, &transposed, outer, true);
+            let meant = transpose(&weight.values[..inner * outer], outer);
             let rows = [Count::Tokens, Count::Texts, Count::Selected][i % 3];
             let batch = batch_of(tokens, rows);
             assert_eq!(rows.of(&batch.header), tokens as u32);
@@ -142,16 +189,24 @@ fn matmul_equals_the_reference() {
             let buffers = matmul::Buffers {
                 batch: &header(&gpu, &batch),
                 x: &storage(&gpu, &pad(&x, inner)),
-                weight: &storage(&gpu, &transposed),
+                weight: &weight.buffer,
+                scale: weight.scale.as_ref(),
                 bias: &storage(&gpu, &pad(&bias, outer)),
                 residual: residual.then_some(&added_buffer),
                 y: &y,
             };
-            let kernel = Matmul { inner, outer, activation, residual, rows };
-            run(&gpu, vec![kernel.step(&gpu, variant, &buffers).unwrap()], &batch);
-            let expected = reference::matmul(&wide(&x), &wide(&weight), &wide(&bias), activation, residual.then_some(&*wide(&added)));
+            let kernel = Matmul { inner, outer, weights, activation, residual, rows };
+            run(&gpu, vec![kernel.step(&gpu, &[(u32::MAX, variant)], &buffers).unwrap()], &batch);
+            let expected = reference::matmul(&wide(&x), &meant, &wide(&bias), activation, residual.then_some(&*wide(&added)));
             let actual = unpad(&mut table, &case, &read(&gpu, &y), tokens, outer);
             table.close(&case, &actual, &expected, BOUND);
+            // A batch's size chooses the variant: a text must not notice.
+            let bits: Vec<u32> = actual.iter().map(|value| value.to_bits()).collect();
+            if variant == Variant::default() {
+                baseline[i] = bits;
+            } else {
+                table.check(&case, bits == baseline[i], "the bits are not those of the first variant");
+            }
         }
     }
     table.finish();
@@ -174,11 +229,13 @@ fn activations_hold_over_their_whole_range() {
             x: &storage(&gpu, &pad(&x, 1)),
             weight: &storage(&gpu, &one),
             bias: &storage(&gpu, &[0.0f32; 4]),
+            scale: None,
             residual: None,
             y: &y,
         };
-        let kernel = Matmul { inner: 1, outer: 1, activation: Some(activation), residual: false, rows: Count::Tokens };
-        run(&gpu, vec![kernel.step(&gpu, Variant::default(), &buffers).unwrap()], &batch);
+        let kernel =
+            Matmul { inner: 1, outer: 1, weights: WeightFormat::F32, activation: Some(activation), residual: false, rows: Count::Tokens };
+        run(&gpu, vec![kernel.step(&gpu, &[(u32::MAX, Variant::default())], &buffers).unwrap()], &batch);
         let actual = unpad(&mut table, "padding", &read(&gpu, &y), tokens, 1);
         let expected: Vec<f64> = x.iter().map(|&x| reference::activate(Some(activation), x as f64)).collect();
         table.close(format!("{activation:?}"), &actual, &expected, Bound::new(1e-6, 1e-6));
@@ -191,15 +248,16 @@ fn layer_norm_equals_the_reference() {
     let gpu = gpu();
     let mut table = Table::new("layer_norm");
     // Offsets far from zero: a variance by E[x^2] - E[x]^2 in f32 fails here.
-    for (tokens, hidden, offset) in [(1, 8, 0.0), (3, 1, 0.0), (5, 30, 100.0), (2, 63, 1.0), (9, 96, -5.0), (4, 384, 50.0), (3, 1281, 0.0)]
-    {
-        let case = format!("[{tokens}, {hidden}] around {offset}");
+    let cases = [(1, 8, 0.0), (3, 1, 0.0), (5, 30, 100.0), (2, 63, 1.0), (9, 96, -5.0), (4, 384, 50.0), (3, 1281, 0.0)];
+    let variants = Variant::reductions(Variant::subgroup(&gpu));
+    for (variant, (tokens, hidden, offset)) in variants.into_iter().flat_map(|variant| cases.map(|case| (variant, case))) {
+        let case = format!("{variant} [{tokens}, {hidden}] around {offset}");
         let x: Vec<f32> = values(1, tokens * hidden).into_iter().map(|value| value + offset).collect();
         let (weight, bias) = (values(2, hidden), values(3, hidden));
         let y = poisoned(&gpu, (tokens + CANARIES) * padded(hidden));
         let norm = [&storage(&gpu, &pad(&weight, hidden)), &storage(&gpu, &pad(&bias, hidden))];
         let buffers = layer_norm::Buffers { x: &storage(&gpu, &pad(&x, hidden)), norm, y: &y };
-        let step = LayerNorm { hidden, epsilon: 1e-5, rows: Count::Tokens }.step(&gpu, &buffers).unwrap();
+        let step = LayerNorm { hidden, epsilon: 1e-5, rows: Count::Tokens }.step(&gpu, variant, &buffers).unwrap();
         run(&gpu, vec![step], &batch(&[tokens], 10, 1, 0));
         let expected = reference::layer_norm(&wide(&x), &wide(&weight), &wide(&bias), 1e-5);
         let actual = unpad(&mut table, &case, &read(&gpu, &y), tokens, hidden);
@@ -213,21 +271,17 @@ fn layer_norm_equals_the_reference() {
 fn embedding_equals_the_reference_whole_and_in_parts() {
     let gpu = gpu();
     let mut table = Table::new("embedding");
-    for (hidden, types, position_offset, part_rows) in [(8, 2, 0, 50), (30, 1, 2, 50), (96, 2, 0, 7), (33, 3, 2, 1)] {
-        let case = format!("hidden {hidden}, {types} types, positions from {position_offset}, parts of {part_rows}");
+    let cases = [(8, 2, 0, 50), (30, 1, 2, 50), (96, 2, 0, 7), (33, 3, 2, 1)];
+    let forms =
+        Variant::reductions(Variant::subgroup(&gpu)).into_iter().flat_map(|variant| WeightFormat::ALL.map(|format| (variant, format)));
+    for ((variant, weights), (hidden, types, position_offset, part_rows)) in forms.flat_map(|form| cases.map(|case| (form, case))) {
+        let case = format!("{variant} {weights:?} hidden {hidden}, {types} types, positions from {position_offset}, parts of {part_rows}");
         let (vocabulary, positions) = (50, 40);
         let batch = batch(&[1, 13, 38], vocabulary, types, position_offset);
         let tokens = batch.ids.len();
         let (word, position) = (values(1, vocabulary * hidden), values(2, positions * hidden));
         let (token_type, weight, bias) = (values(3, types * hidden), values(4, hidden), values(5, hidden));
-        let parts: Vec<Part> = (0..vocabulary)
-            .step_by(part_rows)
-            .map(|first| {
-                let rows = part_rows.min(vocabulary - first);
-                let range = storage(&gpu, &part_uniform(first, rows));
-                Part { range, word: storage(&gpu, &pad(&word[first * hidden..][..rows * hidden], hidden)), rows }
-            })
-            .collect();
+        let (parts, word) = parts(&gpu, weights, &word, hidden, part_rows);
         let y = poisoned(&gpu, (tokens + CANARIES) * padded(hidden));
         let buffers = embedding::Buffers {
             ids: &storage(&gpu, &batch.ids),
@@ -237,10 +291,10 @@ fn embedding_equals_the_reference_whole_and_in_parts() {
             norm: [&storage(&gpu, &pad(&weight, hidden)), &storage(&gpu, &pad(&bias, hidden))],
             y: &y,
         };
-        run(&gpu, Embedding { hidden, epsilon: 1e-12 }.steps(&gpu, &parts, &buffers).unwrap(), &batch);
+        run(&gpu, Embedding { hidden, epsilon: 1e-12, weights }.steps(&gpu, variant, &parts, &buffers).unwrap(), &batch);
         let place = |(id, place): (&u32, &u32)| (*id as usize, (place & 0xff_ffff) as usize, (place >> 24) as usize);
         let wanted: Vec<_> = batch.ids.iter().zip(&batch.places).map(place).collect();
-        let (word, position, token_type) = (wide(&word), wide(&position), wide(&token_type));
+        let (position, token_type) = (wide(&position), wide(&token_type));
         let tables = reference::Tables { word: &word, position: &position, token_type: &token_type };
         let expected = reference::embedding(&wanted, tables, &wide(&weight), &wide(&bias), 1e-12);
         let actual = unpad(&mut table, &case, &read(&gpu, &y), tokens, hidden);
@@ -265,11 +319,11 @@ fn attention_equals_the_reference_within_each_text() {
         (2, 128, &[33, 6], 1.0),
         (1, 12, &[300], 1.0), // distances beyond the range of the bias
     ];
-    let variants = Variant::offered(&gpu);
+    let variants = Variant::attentions(Variant::subgroup(&gpu));
     for (variant, (i, (heads, head_dim, lengths, size))) in
         variants.into_iter().flat_map(|v| cases.into_iter().enumerate().map(move |c| (v, c)))
     {
-        let case = format!("{variant:?} {heads} heads of {head_dim}, texts of {lengths:?}, scores x {size}");
+        let case = format!("{variant} {heads} heads of {head_dim}, texts of {lengths:?}, scores x {size}");
         let batch = batch(lengths, 10, 1, 0);
         let tokens: usize = lengths.iter().sum();
         let mut qkv = scaled(values(1, tokens * 3 * heads * head_dim), size);
@@ -367,18 +421,14 @@ fn gather_takes_the_selected_rows() {
 fn vocabulary_equals_the_reference_whole_and_in_parts() {
     let gpu = gpu();
     let mut table = Table::new("vocabulary");
-    for (rows, width, vocabulary, part_rows) in [(1, 8, 50, 50), (4, 30, 129, 40), (5, 96, 64, 64), (9, 33, 200, 1)] {
-        let case = format!("[{rows}, {width}] x {vocabulary} words in parts of {part_rows}");
+    let cases = [(1, 8, 50, 50), (4, 30, 129, 40), (5, 96, 64, 64), (9, 33, 200, 1)];
+    for (weights, (rows, width, vocabulary, part_rows)) in
+        WeightFormat::ALL.into_iter().flat_map(|weights| cases.map(|case| (weights, case)))
+    {
+        let case = format!("{weights:?} [{rows}, {width}] x {vocabulary} words in parts of {part_rows}");
         let batch = batch_of(rows, Count::Selected);
         let (x, word, bias) = (values(1, rows * width), values(2, vocabulary * width), values(3, vocabulary));
-        let parts: Vec<Part> = (0..vocabulary)
-            .step_by(part_rows)
-            .map(|first| {
-                let rows = part_rows.min(vocabulary - first);
-                let range = storage(&gpu, &part_uniform(first, rows));
-                Part { range, word: storage(&gpu, &pad(&word[first * width..][..rows * width], width)), rows }
-            })
-            .collect();
+        let (parts, word) = parts(&gpu, weights, &word, width, part_rows);
         let logits = poisoned(&gpu, (rows + CANARIES) * vocabulary);
         let buffers = vocabulary::Buffers {
             batch: &header(&gpu, &batch),
@@ -386,11 +436,11 @@ fn vocabulary_equals_the_reference_whole_and_in_parts() {
             bias: &storage(&gpu, &bias),
             logits: &logits,
         };
-        run(&gpu, Vocabulary { width, vocabulary }.steps(&gpu, &parts, &buffers).unwrap(), &batch);
+        run(&gpu, Vocabulary { width, vocabulary, weights }.steps(&gpu, &parts, &buffers).unwrap(), &batch);
         let all = read(&gpu, &logits);
         let (actual, canaries) = all.split_at(rows * vocabulary);
         table.check(&case, canaries.iter().all(|value| value.is_nan()), "something was written beyond the last row");
-        table.close(&case, actual, &reference::matmul(&wide(&x), &wide(&word), &wide(&bias), None, None), Bound::new(2e-5, 2e-6));
+        table.close(&case, actual, &reference::matmul(&wide(&x), &word, &wide(&bias), None, None), Bound::new(2e-5, 2e-6));
     }
     table.finish();
 }
@@ -424,7 +474,7 @@ fn top_k_equals_the_reference() {
 #[test]
 fn bindings_are_checked_by_name() {
     let gpu = gpu();
-    let pipeline = gpu.pipeline(LayerNorm { hidden: 8, epsilon: 1e-5, rows: Count::Tokens }.source()).unwrap();
+    let pipeline = gpu.pipeline(LayerNorm { hidden: 8, epsilon: 1e-5, rows: Count::Tokens }.source(Variant::default())).unwrap();
     let buffer = storage(&gpu, &[0.0f32; 8]);
     let missing = pipeline.bind(&gpu, &[("x", &buffer)]).unwrap_err().to_string();
     assert_eq!(missing, "kernel `layer_norm`: no buffer is bound to the variable `weight`");

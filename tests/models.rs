@@ -5,7 +5,7 @@ mod common;
 use common::compare::{Bound, Table, cosine};
 use common::golden::{Case, Golden, triples};
 use common::gpu::gpu;
-use minilm::{Checkpoint, Embedder, FeatureExtractor, Gpu, Input, Pooling, reference};
+use minilm::{Checkpoint, Embedder, FeatureExtractor, Gpu, Input, Pooling, WeightFormat, reference};
 
 const FIXTURES: [&str; 5] = [
     "tiny-minilm-bert-l3-h96",
@@ -180,6 +180,47 @@ fn the_embedded_model_keeps_its_cosine() {
         for (other, expected) in [(paraphrase, triple.cos_paraphrase), (unrelated, triple.cos_unrelated)] {
             table.close(&triple.anchor, &[cosine(anchor, other)], &[expected], Bound::absolute(0.01));
         }
+    }
+    table.finish();
+}
+
+/// Smaller formats of the weights: what they take, and how far from the goldens they are.
+fn check_formats(table: &mut Table, golden: &Golden) {
+    let name = golden.name();
+    let load = |format| {
+        let builder = Embedder::builder().gpu(gpu()).max_length(golden.max_length).pooling(Pooling::Mean).normalize(true);
+        builder.weights(format).from_dir(&golden.folder).unwrap()
+    };
+    let expected = golden.tensor("mean_normalized");
+    let whole = load(WeightFormat::F32).model().stats().weight_bytes;
+    for (format, least) in [(WeightFormat::F16, 0.9999), (WeightFormat::Int8, 0.999)] {
+        let embedder = load(format);
+        let rows = embedder.embed(inputs(golden)).unwrap();
+        if format == WeightFormat::F16 {
+            let bound = Bound::absolute(golden.atol_f16("mean_normalized"));
+            table.close(format!("{name} {format:?}"), rows.as_slice(), &expected.values, bound);
+        }
+        for ((case, row), expected) in golden.cases.iter().zip(rows.rows()).zip(expected.rows()) {
+            table.at_least(format!("{name} {format:?} {}", case.id), cosine(row, expected), least);
+        }
+        let stats = embedder.model().stats();
+        assert_eq!(stats.weight_bytes, stats.weight_bytes_uploaded);
+        // Biases and positions stay as they are; a scale takes four bytes for each 64 numbers.
+        let (share, most) = (stats.weight_bytes as f64 / whole as f64, if format == WeightFormat::F16 { 0.51 } else { 0.28 });
+        if whole > SMALL {
+            table.check(format!("{name} {format:?}"), share < most, format!("{share:.3} of the memory, expected less than {most:.3}"));
+        }
+    }
+}
+
+#[test]
+fn smaller_formats_of_weights_stay_close_to_the_goldens() {
+    let mut table = Table::new("formats of weights");
+    for name in ["tiny-minilm-bert-l3-h96", "tiny-minilm-bert-odd-h80", "tiny-mminilm-bert-xlmr-l3-h96"] {
+        check_formats(&mut table, &Golden::fixture(name));
+    }
+    for name in ["all-minilm-l6-v2-f16", "e5-small-multilingual-19k-f16", "minilm-l12-h384-f16"] {
+        common::reference(name).iter().for_each(|folder| check_formats(&mut table, &Golden::open(folder)));
     }
     table.finish();
 }

@@ -76,9 +76,9 @@ fn time(gpu: &Gpu, kernel: &'static str, wgsl: &str, per_lane: usize, groups: us
     let [x, y] = [arena.storage("x", bytes / 4)?, arena.storage("y", bytes / 4)?];
     let source = Source::compose(kernel, &[("LANES", LANES), ("PER_LANE", per_lane as u32)], &[wgsl], Vec::new());
     let pipeline = gpu.pipeline(source)?;
-    let bind_group = pipeline.bind(gpu, &[("x", &x), ("y", &y)])?;
     let cost = Cost { rows: Count::Texts, operations: Amount::default(), bytes: Amount::default() };
-    let plan = Plan { steps: vec![Step { pipeline, bind_group, grid: Grid::each(Count::Fixed(groups as u32)), cost }] };
+    let step = Step::single(gpu, pipeline, Grid::each(Count::Fixed(groups as u32)), &[("x", &x), ("y", &y)], cost)?;
+    let plan = Plan { steps: vec![step] };
     let batch = Batch::pack(&[Sequence { ids: &[0], ..Default::default() }], &[0], &no_bounds());
     Ok(gpu.profile(&plan, &batch.header, 5)?[0])
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use minilm::checkpoint::{SentenceSettings, Tokenizer};
-use minilm::{Builder, Checkpoint, Embedder, Encoding, Gpu, GpuOptions, Pooling, Result, Task, default_model, wgpu};
+use minilm::{Builder, Checkpoint, Embedder, Encoding, Gpu, GpuOptions, Pooling, Result, Task, WeightFormat, default_model, wgpu};
 
 use super::input::Item;
 
@@ -98,6 +98,26 @@ pub struct BatchArguments {
     /// Most tokens that the GPU takes at once; fewer need less memory [default: 8192]
     #[arg(long, value_name = "N")]
     pub token_budget: Option<usize>,
+    /// Keep weights on the GPU in this format: f16 halves their memory, int8 quarters it; sums are f32 in any case
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "f32")]
+    pub weights: Weights,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Weights {
+    F32,
+    F16,
+    Int8,
+}
+
+impl Weights {
+    fn format(self) -> WeightFormat {
+        match self {
+            Self::F32 => WeightFormat::F32,
+            Self::F16 => WeightFormat::F16,
+            Self::Int8 => WeightFormat::Int8,
+        }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -167,6 +187,7 @@ impl LoadArguments {
         if !gpu.is_default() {
             builder = builder.gpu(Gpu::new(gpu.options())?);
         }
+        builder = builder.weights(batch.weights.format());
         if let Some(length) = max_length {
             builder = builder.max_length(*length);
         }

@@ -5,7 +5,7 @@ use futures::channel::oneshot;
 use super::Gpu;
 use crate::error::{Error, Result};
 
-/// Bytes of values that are converted and handed to the queue at a time.
+/// Bytes that are converted and handed to the queue at a time.
 const CHUNK: usize = 4 << 20;
 /// Bytes that may be under way to the GPU before an upload waits for them.
 const IN_FLIGHT: u64 = 32 << 20;
@@ -76,7 +76,7 @@ impl Gpu {
         self.limits().max_storage_buffer_binding_size.min(self.limits().max_buffer_size)
     }
 
-    /// Fills `buffer` with `rows` rows of `columns` values: `fill(first, values)` writes whole rows from row `first` on. Only a few
+    /// Fills `buffer` with `rows` rows of `words` words of four bytes: `fill(first, words)` writes whole rows from row `first` on. Only a few
     /// megabytes are ever converted or under way at once: `under_way` counts them from one upload to the next, since many small buffers
     /// take as much as one large. Returns the bytes that were uploaded.
     ///
@@ -86,17 +86,17 @@ impl Gpu {
         &self,
         buffer: &wgpu::Buffer,
         rows: usize,
-        columns: usize,
+        words: usize,
         under_way: &mut u64,
-        mut fill: impl FnMut(usize, &mut [f32]) -> Result<()>,
+        mut fill: impl FnMut(usize, &mut [u32]) -> Result<()>,
     ) -> Result<u64> {
-        let rows_at_once = (CHUNK / 4 / columns.max(1)).clamp(1, rows.max(1));
-        let mut values = vec![0.0f32; rows_at_once * columns];
+        let rows_at_once = (CHUNK / 4 / words.max(1)).clamp(1, rows.max(1));
+        let mut chunk = vec![0; rows_at_once * words];
         let mut uploaded = 0;
         for first in (0..rows).step_by(rows_at_once) {
-            let values = &mut values[..rows_at_once.min(rows - first) * columns];
-            fill(first, values)?;
-            let bytes = bytemuck::cast_slice(values);
+            let chunk = &mut chunk[..rows_at_once.min(rows - first) * words];
+            fill(first, chunk)?;
+            let bytes = bytemuck::cast_slice(chunk);
             self.queue().write_buffer(buffer, uploaded, bytes);
             uploaded += bytes.len() as u64;
             *under_way += bytes.len() as u64;

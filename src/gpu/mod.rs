@@ -17,7 +17,7 @@ pub use adapter::{AdapterSummary, GpuOptions};
 pub use buffer::{Arena, Readback};
 pub use cost::{Amount, Cost};
 pub use kernel::{Pipeline, Source};
-pub use plan::{Count, Grid, Plan, Step};
+pub use plan::{Count, Form, Grid, Plan, Step};
 
 use crate::error::{Error, Result};
 

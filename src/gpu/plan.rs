@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
-use super::{Cost, Pipeline};
+use super::{Cost, Gpu, Pipeline};
 use crate::batch::Header;
+use crate::error::Result;
 
 /// What a number of workgroups, or of rows of a result, grows with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,22 +52,57 @@ impl Grid {
     }
 }
 
+/// A pipeline that does a step, and how many workgroups of it.
+#[derive(Clone, Debug)]
+pub struct Form {
+    /// Most rows of a batch for which it is taken.
+    pub up_to: u32,
+    pub pipeline: Arc<Pipeline>,
+    pub grid: Grid,
+}
+
 /// One dispatch.
 #[derive(Debug)]
 pub struct Step {
-    pub pipeline: Arc<Pipeline>,
-    pub bind_group: wgpu::BindGroup,
-    pub grid: Grid,
+    rows: Count,
+    /// At least one, for ever more rows; the last takes whatever the others do not. They read and write the same, and results have the
+    /// same bits.
+    forms: Vec<Form>,
+    bind_group: wgpu::BindGroup,
     pub cost: Cost,
 }
 
 impl Step {
+    /// Binds `buffers` by name; which of `forms` runs depends on the number of `rows`.
+    ///
+    /// # Errors
+    /// As [`Pipeline::bind`].
+    pub fn new(gpu: &Gpu, rows: Count, forms: Vec<Form>, buffers: &[(&str, &wgpu::Buffer)], cost: Cost) -> Result<Self> {
+        let bind_group = forms[0].pipeline.bind(gpu, buffers)?;
+        Ok(Self { rows, forms, bind_group, cost })
+    }
+
+    /// As [`Step::new`], with one form for any number of rows.
+    ///
+    /// # Errors
+    /// As [`Pipeline::bind`].
+    pub fn single(gpu: &Gpu, pipeline: Arc<Pipeline>, grid: Grid, buffers: &[(&str, &wgpu::Buffer)], cost: Cost) -> Result<Self> {
+        Self::new(gpu, Count::Fixed(0), vec![Form { up_to: u32::MAX, pipeline, grid }], buffers, cost)
+    }
+
+    /// The kernel's name.
+    pub fn kernel(&self) -> &'static str {
+        self.forms[0].pipeline.kernel
+    }
+
     fn record(&self, pass: &mut wgpu::ComputePass<'_>, batch: &Header) {
-        let (x, y) = self.grid.workgroups(batch);
+        let rows = self.rows.of(batch);
+        let Form { pipeline, grid, .. } = self.forms.iter().find(|form| rows <= form.up_to).unwrap_or(&self.forms[self.forms.len() - 1]);
+        let (x, y) = grid.workgroups(batch);
         if x == 0 || y == 0 {
             return; // no text of this batch has anything to select
         }
-        pass.set_pipeline(&self.pipeline.pipeline);
+        pass.set_pipeline(&pipeline.pipeline);
         pass.set_bind_group(0, &self.bind_group, &[]);
         pass.dispatch_workgroups(x, y, 1);
     }
@@ -95,13 +131,13 @@ impl Plan {
                 beginning_of_pass_write_index: Some(2 * i),
                 end_of_pass_write_index: Some(2 * i + 1),
             });
-            let descriptor = wgpu::ComputePassDescriptor { label: Some(step.pipeline.kernel), timestamp_writes };
+            let descriptor = wgpu::ComputePassDescriptor { label: Some(step.kernel()), timestamp_writes };
             step.record(&mut encoder.begin_compute_pass(&descriptor), batch);
         }
     }
 
     /// The kernels' names in order.
     pub fn kernels(&self) -> impl Iterator<Item = &'static str> {
-        self.steps.iter().map(|step| step.pipeline.kernel)
+        self.steps.iter().map(Step::kernel)
     }
 }

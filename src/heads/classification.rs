@@ -13,16 +13,16 @@ use crate::runner::Output;
 pub fn of_texts(pass: &mut Assembler, encoded: &Encoded, weights: &ClassifierWeights) -> Result<Output> {
     let mut rows = pooling::add(pass, encoded.hidden(), &[weights.summary])?;
     if let Some((dense, activation)) = &weights.dense {
-        let dense = pass.upload.linear(dense)?;
+        let dense = pass.upload.head_linear(dense)?;
         rows = Rows::dense(pass, &rows, &dense, Some(*activation), false)?;
     }
-    let output = pass.upload.linear(&weights.output)?;
+    let output = pass.upload.head_linear(&weights.output)?;
     Rows::dense(pass, &rows, &output, weights.activation, false).map(Rows::output)
 }
 
 /// Adds a matrix over every token's state; the result is `[tokens, labels]`.
 pub fn of_tokens(pass: &mut Assembler, encoded: &Encoded, weights: &Linear) -> Result<Output> {
-    let linear = pass.upload.linear(weights)?;
+    let linear = pass.upload.head_linear(weights)?;
     let buffer = pass.rows("logits", Count::Tokens, linear.outer)?;
     pass.linear(&linear, None, Count::Tokens, [encoded.hidden(), &buffer], None)?;
     Ok(Output { buffer, rows: Count::Tokens, columns: linear.outer, stride: padded(linear.outer) })

@@ -19,6 +19,6 @@ pub fn outputs(pass: &Assembler, encoded: &Encoded) -> Vec<Output> {
 /// Adds the encoder's pooler, a matrix with tanh over the first token's state: `[texts, hidden]`.
 pub fn pooler(pass: &mut Assembler, encoded: &Encoded, weights: &Linear) -> Result<Output> {
     let first = pooling::add(pass, encoded.hidden(), &[Pooling::Cls])?;
-    let linear = pass.upload.linear(weights)?;
+    let linear = pass.upload.head_linear(weights)?;
     Rows::dense(pass, &first, &linear, Some(Activation::Tanh), false).map(Rows::output)
 }

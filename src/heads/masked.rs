@@ -20,7 +20,7 @@ pub fn add(pass: &mut Assembler, encoded: &Encoded, weights: &MaskedWeights, top
     let mut x = pass.rows("selected states", Count::Selected, hidden)?;
     pass.steps.push(Gather { width: hidden }.step(pass.gpu, &gather::Buffers { selected: &selected, x: encoded.hidden(), y: &x })?);
     if let Some((dense, activation, norm)) = &weights.transform {
-        let (dense, norm) = (pass.upload.linear(dense)?, pass.upload.norm(norm)?);
+        let (dense, norm) = (pass.upload.head_linear(dense)?, pass.upload.norm(norm)?);
         let transformed = pass.rows("transformed", Count::Selected, embedding)?;
         pass.linear(&dense, Some(*activation), Count::Selected, [&x, &transformed], None)?;
         x = pass.rows("normed", Count::Selected, embedding)?;
@@ -32,7 +32,7 @@ pub fn add(pass: &mut Assembler, encoded: &Encoded, weights: &MaskedWeights, top
     // Not `pass.rows`: these rows are not padded.
     let logits = pass.activations.storage("word logits", pass.capacity.selected * words)?;
     let buffers = vocabulary::Buffers { batch: &pass.inputs.header, x: &x, bias: &bias, logits: &logits };
-    let kernel = Vocabulary { width: embedding, vocabulary: words };
+    let kernel = Vocabulary { width: embedding, vocabulary: words, weights: pass.upload.format };
     pass.steps.extend(kernel.steps(pass.gpu, own_table.as_deref().unwrap_or(&encoded.word), &buffers)?);
 
     let kernel = TopK { vocabulary: words, top };

@@ -59,8 +59,8 @@ fn check_dimensions(wanted: usize, there: usize, folder: &Path) -> Result<()> {
 fn dense(pass: &mut Assembler, rows: &Rows, module: &DenseModule, tensors: &Tensors) -> Result<Rows> {
     let weight = tensors.get_shaped("linear.weight", &[module.outputs, module.inputs])?;
     let linear = match module.bias {
-        true => pass.upload.linear(&Linear { weight, bias: tensors.get_shaped("linear.bias", &[module.outputs])? })?,
-        false => pass.upload.linear_without_bias(&weight)?,
+        true => pass.upload.head_linear(&Linear { weight, bias: tensors.get_shaped("linear.bias", &[module.outputs])? })?,
+        false => pass.upload.head_linear_without_bias(&weight)?,
     };
     Rows::dense(pass, rows, &linear, module.activation, module.residual)
 }

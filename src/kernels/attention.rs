@@ -1,6 +1,6 @@
 //! Self-attention within each text of a packed batch, softmax in one pass over the keys.
 
-use super::{Variant, lib, padded, unroll};
+use super::{Sharing, Variant, lib, padded, unroll};
 use crate::batch::TILE;
 use crate::checkpoint::weights::RELATIVE_RANGE;
 use crate::error::Result;
@@ -36,10 +36,12 @@ impl Attention {
     pub fn source(&self, variant: Variant) -> Source {
         let head_dim4 = (padded(self.head_dim) / 4) as u32;
         // With subgroups each lane loads one key and hands it to the others; a broadcast names its lane by a constant.
-        let (keys, loads) = variant.subgroup.map_or((KEYS, KEYS), |lanes| (lanes, 1));
+        let (keys, loads, shared) = match variant.sharing {
+            Sharing::Subgroup(lanes) => (lanes, 1, true),
+            _ => (KEYS, KEYS, false),
+        };
         let sizes = [("KEYS", keys), ("LOADS", loads), ("HEAD_DIM4", head_dim4)];
         let mut body = unroll(include_str!("../../shaders/attention.wgsl"), &sizes);
-        let shared = variant.subgroup.is_some();
         let lane_in_subgroup = if shared { ", @builtin(subgroup_invocation_id) lane_in_subgroup: u32" } else { "" };
         body = body.replace("LANE_IN_SUBGROUP", lane_in_subgroup);
         for load in 0..loads {
@@ -67,18 +69,15 @@ impl Attention {
 
     pub fn step(&self, gpu: &Gpu, variant: Variant, buffers: &Buffers) -> Result<Step> {
         let pipeline = gpu.pipeline(self.source(variant))?;
-        let bind_group = pipeline.bind(
-            gpu,
-            &[
-                ("batch", buffers.batch),
-                ("offsets", buffers.offsets),
-                ("qkv", buffers.qkv),
-                // A binding cannot be left empty; without a bias nothing reads it.
-                ("bias", buffers.bias.unwrap_or(buffers.qkv)),
-                ("context", buffers.context),
-            ],
-        )?;
         let grid = Grid { x: Count::Tiles, y: Count::Fixed(self.heads as u32), rows: 1 };
-        Ok(Step { pipeline, bind_group, grid, cost: self.cost() })
+        let buffers = [
+            ("batch", buffers.batch),
+            ("offsets", buffers.offsets),
+            ("qkv", buffers.qkv),
+            // A binding cannot be left empty; without a bias nothing reads it.
+            ("bias", buffers.bias.unwrap_or(buffers.qkv)),
+            ("context", buffers.context),
+        ];
+        Step::single(gpu, pipeline, grid, &buffers, self.cost())
     }
 }

@@ -1,6 +1,6 @@
 //! Word, position and token type embeddings added up, with layer norm.
 
-use super::{REDUCE_LANES, lib};
+use super::{Variant, WeightFormat, reduction};
 use crate::error::Result;
 use crate::gpu::{Amount, Cost, Count, Gpu, Grid, Source, Step};
 
@@ -9,6 +9,8 @@ use crate::gpu::{Amount, Cost, Count, Gpu, Grid, Source, Step};
 pub struct Embedding {
     pub hidden: usize,
     pub epsilon: f32,
+    /// Of the table of words.
+    pub weights: WeightFormat,
 }
 
 /// What the kernel reads and writes; rows are [padded](super::padded).
@@ -33,6 +35,8 @@ pub struct Part {
     pub range: wgpu::Buffer,
     /// `[rows, hidden]`
     pub word: wgpu::Buffer,
+    /// `[rows]`, just where [`WeightFormat::is_scaled`]
+    pub scale: Option<wgpu::Buffer>,
     pub rows: usize,
 }
 
@@ -42,46 +46,45 @@ pub fn part_uniform(first: usize, rows: usize) -> [u32; 4] {
 }
 
 impl Embedding {
-    pub fn source(&self) -> Source {
-        let pieces = [lib::REDUCE, lib::LAYER_NORM, include_str!("../../shaders/embedding.wgsl")];
-        Source::compose(
-            "embedding",
-            &[],
-            &pieces,
-            vec![("HIDDEN", self.hidden as f64), ("EPSILON", self.epsilon as f64), ("WORKGROUP", REDUCE_LANES as f64)],
-        )
+    pub fn source(&self, variant: Variant) -> Source {
+        let (lanes, pieces) = reduction(variant, self.hidden);
+        let pieces = [pieces[0].as_str(), &pieces[1], self.weights.wgsl(), include_str!("../../shaders/embedding.wgsl")];
+        let constants = vec![
+            ("HIDDEN", self.hidden as f64),
+            ("EPSILON", self.epsilon as f64),
+            ("WORKGROUP", lanes as f64),
+            ("SCALED", self.weights.is_scaled() as u8 as f64),
+        ];
+        Source::compose("embedding", &[], &pieces, constants)
     }
 
     /// Of one of the parts, which share the tokens.
     fn cost(&self, parts: usize) -> Cost {
         let operations = Amount { per_row: 10 * self.hidden / parts, ..Amount::default() };
-        // Three rows of tables, one row of the result, id and place.
-        let bytes = Amount { per_row: (16 * self.hidden + 8) / parts, ..Amount::default() };
+        // Two rows of tables, one of words, one of the result, id and place.
+        let bytes = Amount { per_row: (12 * self.hidden + self.weights.bytes(self.hidden) + 8) / parts, ..Amount::default() };
         Cost { rows: Count::Tokens, operations, bytes }
     }
 
     /// One dispatch for each part of the vocabulary; together they write every token's row once.
-    pub fn steps(&self, gpu: &Gpu, parts: &[Part], buffers: &Buffers) -> Result<Vec<Step>> {
-        let pipeline = gpu.pipeline(self.source())?;
-        parts
-            .iter()
-            .map(|part| {
-                let bind_group = pipeline.bind(
-                    gpu,
-                    &[
-                        ("part", &part.range),
-                        ("ids", buffers.ids),
-                        ("places", buffers.places),
-                        ("word", &part.word),
-                        ("position", buffers.position),
-                        ("token_type", buffers.token_type),
-                        ("weight", buffers.norm[0]),
-                        ("bias", buffers.norm[1]),
-                        ("y", buffers.y),
-                    ],
-                )?;
-                Ok(Step { pipeline: pipeline.clone(), bind_group, grid: Grid::each(Count::Tokens), cost: self.cost(parts.len()) })
-            })
-            .collect()
+    pub fn steps(&self, gpu: &Gpu, variant: Variant, parts: &[Part], buffers: &Buffers) -> Result<Vec<Step>> {
+        let pipeline = gpu.pipeline(self.source(variant))?;
+        let step = |part: &Part| {
+            let buffers = [
+                ("part", &part.range),
+                ("ids", buffers.ids),
+                ("places", buffers.places),
+                ("word", &part.word),
+                ("position", buffers.position),
+                ("token_type", buffers.token_type),
+                // A binding cannot be left empty; without scales nothing reads this.
+                ("scale", part.scale.as_ref().unwrap_or(buffers.norm[0])),
+                ("weight", buffers.norm[0]),
+                ("bias", buffers.norm[1]),
+                ("y", buffers.y),
+            ];
+            Step::single(gpu, pipeline.clone(), Grid::each(Count::Tokens), &buffers, self.cost(parts.len()))
+        };
+        parts.iter().map(step).collect()
     }
 }

@@ -34,7 +34,12 @@ impl Gather {
 
     pub fn step(&self, gpu: &Gpu, buffers: &Buffers) -> Result<Step> {
         let pipeline = gpu.pipeline(self.source())?;
-        let bind_group = pipeline.bind(gpu, &[("selected", buffers.selected), ("x", buffers.x), ("y", buffers.y)])?;
-        Ok(Step { pipeline, bind_group, grid: Grid::each(Count::Selected), cost: self.cost() })
+        Step::single(
+            gpu,
+            pipeline,
+            Grid::each(Count::Selected),
+            &[("selected", buffers.selected), ("x", buffers.x), ("y", buffers.y)],
+            self.cost(),
+        )
     }
 }

@@ -1,6 +1,6 @@
 //! Layer norm over each token's row.
 
-use super::{REDUCE_LANES, lib};
+use super::{Variant, reduction};
 use crate::error::Result;
 use crate::gpu::{Amount, Cost, Count, Gpu, Grid, Source, Step};
 
@@ -25,14 +25,11 @@ pub struct Buffers<'a> {
 }
 
 impl LayerNorm {
-    pub fn source(&self) -> Source {
-        let pieces = [lib::REDUCE, lib::LAYER_NORM, include_str!("../../shaders/layer_norm.wgsl")];
-        Source::compose(
-            "layer_norm",
-            &[],
-            &pieces,
-            vec![("HIDDEN", self.hidden as f64), ("EPSILON", self.epsilon as f64), ("WORKGROUP", REDUCE_LANES as f64)],
-        )
+    pub fn source(&self, variant: Variant) -> Source {
+        let (lanes, pieces) = reduction(variant, self.hidden);
+        let pieces = [pieces[0].as_str(), &pieces[1], include_str!("../../shaders/layer_norm.wgsl")];
+        let constants = vec![("HIDDEN", self.hidden as f64), ("EPSILON", self.epsilon as f64), ("WORKGROUP", lanes as f64)];
+        Source::compose("layer_norm", &[], &pieces, constants)
     }
 
     fn cost(&self) -> Cost {
@@ -40,10 +37,9 @@ impl LayerNorm {
         Cost { rows: self.rows, operations, bytes: Amount { fixed: 8 * self.hidden, per_row: 8 * self.hidden, per_pair: 0 } }
     }
 
-    pub fn step(&self, gpu: &Gpu, buffers: &Buffers) -> Result<Step> {
-        let pipeline = gpu.pipeline(self.source())?;
-        let bind_group =
-            pipeline.bind(gpu, &[("x", buffers.x), ("weight", buffers.norm[0]), ("bias", buffers.norm[1]), ("y", buffers.y)])?;
-        Ok(Step { pipeline, bind_group, grid: Grid::each(self.rows), cost: self.cost() })
+    pub fn step(&self, gpu: &Gpu, variant: Variant, buffers: &Buffers) -> Result<Step> {
+        let pipeline = gpu.pipeline(self.source(variant))?;
+        let buffers = [("x", buffers.x), ("weight", buffers.norm[0]), ("bias", buffers.norm[1]), ("y", buffers.y)];
+        Step::single(gpu, pipeline, Grid::each(self.rows), &buffers, self.cost())
     }
 }

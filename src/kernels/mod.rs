@@ -12,41 +12,19 @@ pub mod matmul;
 pub mod normalize;
 pub mod pooling;
 pub mod top_k;
+mod variant;
 pub mod vocabulary;
+mod weights;
 
 use crate::checkpoint::{Activation, Pooling};
-use crate::gpu::{Count, Gpu, Source};
+use crate::gpu::{Count, Source};
+
+pub use variant::{Sharing, Tile, Variant};
+pub use weights::WeightFormat;
 
 /// `size` rounded up to whole `vec4`s.
 pub fn padded(size: usize) -> usize {
     size.next_multiple_of(4)
-}
-
-/// How kernels are made for an adapter. The baseline needs nothing beyond WebGPU's default limits and always works; each other form
-/// is chosen where it was measured to be faster.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Variant {
-    /// Lanes of a subgroup that is a whole workgroup and shares what its lanes load.
-    pub subgroup: Option<u32>,
-}
-
-impl Variant {
-    /// The forms that this device can run, the baseline first.
-    pub fn offered(gpu: &Gpu) -> Vec<Self> {
-        let info = gpu.info();
-        let known_size = info.subgroup_min_size == info.subgroup_max_size && info.subgroup_max_size.is_power_of_two();
-        let subgroups = gpu.device().features().contains(wgpu::Features::SUBGROUP) && known_size && info.subgroup_max_size <= 16;
-        let mut offered = vec![Self::default()];
-        offered.extend(subgroups.then_some(Self { subgroup: Some(info.subgroup_max_size) }));
-        offered
-    }
-
-    /// The form to run. Sharing by subgroups is three times as fast on lavapipe, where each lane's load is a gather of its own; on real
-    /// GPUs it has not been measured.
-    pub fn choose(gpu: &Gpu) -> Self {
-        let software = gpu.info().device_type == wgpu::DeviceType::Cpu;
-        Self::offered(gpu).into_iter().rfind(|variant| variant.subgroup.is_none() || software).unwrap_or_default()
-    }
 }
 
 /// The number of an activation in `shaders/lib/activation.wgsl`.
@@ -69,15 +47,27 @@ fn rows_code(rows: Count) -> f64 {
     }
 }
 
-/// Lanes of the kernels that reduce over a row.
+/// Lanes of the kernels that reduce over a row, unless a subgroup does it.
 const REDUCE_LANES: usize = 64;
+
+/// What layer norm over rows of `hidden` is made of: lanes of a workgroup, and the pieces of WGSL.
+fn reduction(variant: Variant, hidden: usize) -> (usize, [String; 2]) {
+    let (lanes, reduce) = match variant.sharing {
+        Sharing::Subgroup(size) => (size as usize, lib::REDUCE_SUBGROUP),
+        _ => (REDUCE_LANES, lib::REDUCE),
+    };
+    let per_lane = (padded(hidden) / 4).div_ceil(lanes) as u32;
+    (lanes, [reduce.to_owned(), unroll(lib::LAYER_NORM, &[("PER_LANE", per_lane)])])
+}
 
 /// Shared pieces of WGSL.
 mod lib {
     pub const ACTIVATION: &str = include_str!("../../shaders/lib/activation.wgsl");
     pub const BATCH: &str = include_str!("../../shaders/lib/batch.wgsl");
     pub const LAYER_NORM: &str = include_str!("../../shaders/lib/layer_norm.wgsl");
+    pub const MATMUL: &str = include_str!("../../shaders/lib/matmul.wgsl");
     pub const REDUCE: &str = include_str!("../../shaders/lib/reduce.wgsl");
+    pub const REDUCE_SUBGROUP: &str = include_str!("../../shaders/lib/reduce_subgroup.wgsl");
     pub const ROW_COUNT: &str = include_str!("../../shaders/lib/row_count.wgsl");
 }
 
@@ -109,25 +99,30 @@ fn unroll(wgsl: &str, sizes: &[(&str, u32)]) -> String {
 pub fn all_sources() -> Vec<Source> {
     let activations = [None, Some(Activation::Gelu), Some(Activation::GeluTanh), Some(Activation::Relu), Some(Activation::Tanh)];
     let mut sources = vec![
-        embedding::Embedding { hidden: 30, epsilon: 1e-12 }.source(),
-        layer_norm::LayerNorm { hidden: 30, epsilon: 1e-5, rows: Count::Texts }.source(),
         normalize::Normalize { columns: 30, stride: 32, rows: Count::Texts }.source(),
         gather::Gather { width: 30 }.source(),
-        vocabulary::Vocabulary { width: 30, vocabulary: 50 }.source(),
         top_k::TopK { vocabulary: 50, top: 5 }.source(),
     ];
-    for activation in activations {
-        for residual in [false, true] {
-            let kernel = matmul::Matmul { inner: 32, outer: 48, activation, residual, rows: Count::Selected };
-            sources.extend([None, Some(4), Some(8), Some(16)].map(|subgroup| kernel.source(Variant { subgroup })));
-        }
-    }
-    for head_dim in [8, 10, 32, 64, 128] {
-        for bias in [false, true] {
-            let kernel = attention::Attention { heads: 3, head_dim, bias };
-            sources.extend([None, Some(4), Some(8), Some(16)].map(|subgroup| kernel.source(Variant { subgroup })));
-        }
-    }
     sources.extend(Pooling::ALL.map(|pooling| pooling::PooledRows { hidden: 30, pooling, column: 30, columns: 60 }.source()));
+    sources.extend(WeightFormat::ALL.map(|weights| vocabulary::Vocabulary { width: 30, vocabulary: 50, weights }.source()));
+    for subgroup in [None, Some(4), Some(8), Some(16), Some(32), Some(64)] {
+        for variant in Variant::reductions(subgroup) {
+            sources.push(layer_norm::LayerNorm { hidden: 30, epsilon: 1e-5, rows: Count::Texts }.source(variant));
+            sources.extend(WeightFormat::ALL.map(|weights| embedding::Embedding { hidden: 30, epsilon: 1e-12, weights }.source(variant)));
+        }
+        for (variant, weights) in Variant::matmuls(subgroup).into_iter().flat_map(|v| WeightFormat::ALL.map(|w| (v, w))) {
+            // What follows a sum is the same in every form.
+            let activations = if variant == Variant::default() { &activations[..] } else { &activations[1..2] };
+            for (activation, residual) in activations.iter().flat_map(|a| [(*a, false), (*a, true)]) {
+                let kernel = matmul::Matmul { inner: 32, outer: 48, weights, activation, residual, rows: Count::Selected };
+                sources.push(kernel.source(variant));
+            }
+        }
+        for (head_dim, bias) in [8, 10, 32, 64, 128].into_iter().flat_map(|head_dim| [(head_dim, false), (head_dim, true)]) {
+            sources.extend(
+                Variant::attentions(subgroup).into_iter().map(|variant| attention::Attention { heads: 3, head_dim, bias }.source(variant)),
+            );
+        }
+    }
     sources
 }

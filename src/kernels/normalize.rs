@@ -37,7 +37,6 @@ impl Normalize {
 
     pub fn step(&self, gpu: &Gpu, buffers: &Buffers) -> Result<Step> {
         let pipeline = gpu.pipeline(self.source())?;
-        let bind_group = pipeline.bind(gpu, &[("x", buffers.x), ("y", buffers.y)])?;
-        Ok(Step { pipeline, bind_group, grid: Grid::each(self.rows), cost: self.cost() })
+        Step::single(gpu, pipeline, Grid::each(self.rows), &[("x", buffers.x), ("y", buffers.y)], self.cost())
     }
 }

@@ -62,7 +62,12 @@ impl PooledRows {
 
     pub fn step(&self, gpu: &Gpu, buffers: &Buffers) -> Result<Step> {
         let pipeline = gpu.pipeline(self.source())?;
-        let bind_group = pipeline.bind(gpu, &[("offsets", buffers.offsets), ("x", buffers.x), ("pooled", buffers.pooled)])?;
-        Ok(Step { pipeline, bind_group, grid: Grid::each(Count::Texts), cost: self.cost() })
+        Step::single(
+            gpu,
+            pipeline,
+            Grid::each(Count::Texts),
+            &[("offsets", buffers.offsets), ("x", buffers.x), ("pooled", buffers.pooled)],
+            self.cost(),
+        )
     }
 }

@@ -42,7 +42,6 @@ impl TopK {
 
     pub fn step(&self, gpu: &Gpu, buffers: &Buffers) -> Result<Step> {
         let pipeline = gpu.pipeline(self.source())?;
-        let bind_group = pipeline.bind(gpu, &[("logits", buffers.logits), ("best", buffers.best)])?;
-        Ok(Step { pipeline, bind_group, grid: Grid::each(Count::Selected), cost: self.cost() })
+        Step::single(gpu, pipeline, Grid::each(Count::Selected), &[("logits", buffers.logits), ("best", buffers.best)], self.cost())
     }
 }

@@ -1,0 +1,7 @@
+// Weights in f16, four in two words; what is computed with them is f32. No adapter lacks this: it asks for no f16 arithmetic.
+
+alias Packed = vec2u;
+
+fn unpack(packed: Packed) -> vec4f {
+    return vec4f(unpack2x16float(packed.x), unpack2x16float(packed.y));
+}

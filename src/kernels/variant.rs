@@ -1,0 +1,103 @@
+//! The forms that a kernel can have. All compute the same; which is fastest depends on the adapter.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::gpu::Gpu;
+
+/// How the lanes of a workgroup come by what several of them need.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sharing {
+    /// Each loads it for itself, or leaves it to the simplest means there is.
+    #[default]
+    Alone,
+    /// The workgroup is one subgroup of so many lanes, and hands it from lane to lane.
+    Subgroup(u32),
+    /// They load it into workgroup memory together.
+    Workgroup,
+}
+
+/// What a matrix product's lane and workgroup compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Tile {
+    /// Rows of the result that a lane computes.
+    pub rows: u32,
+    /// Columns that it computes, in fours.
+    pub columns4: u32,
+    /// Lanes next to one another along the columns.
+    pub lanes: u32,
+    /// Lanes along the rows.
+    pub row_groups: u32,
+}
+
+impl Tile {
+    pub const fn new(rows: u32, columns4: u32, lanes: u32, row_groups: u32) -> Self {
+        Self { rows, columns4, lanes, row_groups }
+    }
+}
+
+/// How a kernel is made for an adapter. The default needs nothing beyond WebGPU's default limits and works everywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Variant {
+    pub sharing: Sharing,
+    /// Of matrix products; other kernels have none.
+    pub tile: Tile,
+}
+
+impl Default for Variant {
+    fn default() -> Self {
+        Self { sharing: Sharing::Alone, tile: Tile::new(8, 2, 16, 4) }
+    }
+}
+
+impl Variant {
+    /// Lanes of a subgroup of this device, where all its subgroups have the same number.
+    pub fn subgroup(gpu: &Gpu) -> Option<u32> {
+        let (info, offered) = (gpu.info(), gpu.device().features().contains(wgpu::Features::SUBGROUP));
+        let size = info.subgroup_max_size;
+        (offered && info.subgroup_min_size == size && size.is_power_of_two() && (4..=64).contains(&size)).then_some(size)
+    }
+
+    /// The forms of a matrix product on a device with subgroups of this size, the safest first.
+    pub fn matmuls(subgroup: Option<u32>) -> Vec<Self> {
+        let mut offered = vec![Self::default()];
+        let of = |sharing: Sharing| move |tile: Tile| Self { sharing, tile };
+        offered.extend([Tile::new(2, 1, 32, 2), Tile::new(4, 1, 32, 2), Tile::new(4, 2, 16, 4)].map(of(Sharing::Alone)));
+        offered.extend([Tile::new(4, 1, 16, 16), Tile::new(8, 2, 8, 8), Tile::new(8, 2, 16, 8)].map(of(Sharing::Workgroup)));
+        if let Some(size) = subgroup {
+            offered.extend([4, 8, 16, 32].map(|rows| Tile::new(rows, 1, size, 1)).map(of(Sharing::Subgroup(size))));
+        }
+        offered
+    }
+
+    /// As [`Variant::matmuls`], of attention. It takes as many keys at a time as a subgroup has lanes; beyond sixteen the registers do
+    /// not hold them.
+    pub fn attentions(subgroup: Option<u32>) -> Vec<Self> {
+        Self::reductions(subgroup.filter(|size| *size <= 16))
+    }
+
+    /// As [`Variant::matmuls`], of the kernels that add up rows.
+    pub fn reductions(subgroup: Option<u32>) -> Vec<Self> {
+        let shared = subgroup.map(|size| Self { sharing: Sharing::Subgroup(size), ..Self::default() });
+        [Some(Self::default()), shared].into_iter().flatten().collect()
+    }
+}
+
+impl fmt::Display for Sharing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Alone => write!(f, "alone"),
+            Self::Subgroup(size) => write!(f, "subgroups of {size}"),
+            Self::Workgroup => write!(f, "workgroup memory"),
+        }
+    }
+}
+
+impl fmt::Display for Variant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Tile { rows, columns4, lanes, row_groups } = self.tile;
+        write!(f, "{}, {rows}x{} outputs a lane, {lanes}x{row_groups} lanes", self.sharing, 4 * columns4)
+    }
+}
