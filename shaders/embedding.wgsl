@@ -3,8 +3,6 @@
 // A vocabulary that is larger than one binding may be is split over several buffers, each with a dispatch of its own: a workgroup
 // whose token is in another part ends at once.
 
-override SCALED: bool; // whether a word has a scale
-
 struct Part {
     first: u32, // the first id that this part holds
     rows: u32,
@@ -13,18 +11,15 @@ struct Part {
 @group(0) @binding(0) var<uniform> part: Part;
 @group(0) @binding(1) var<storage, read> ids: array<u32>;           // [tokens]
 @group(0) @binding(2) var<storage, read> places: array<u32>;        // [tokens]: position | type << 24
-@group(0) @binding(3) var<storage, read> word: array<Packed>;       // [part.rows, HIDDEN4]
+@group(0) @binding(3) var<storage, read> word: array<Packed>;       // [part.rows, HIDDEN4], each row behind its scale where SCALED
 @group(0) @binding(4) var<storage, read> position: array<vec4f>;    // [positions, HIDDEN4]
 @group(0) @binding(5) var<storage, read> token_type: array<vec4f>;  // [types, HIDDEN4]
-@group(0) @binding(6) var<storage, read> scale: array<f32>;         // [part.rows], read only where SCALED
 
 fn row_value(row: u32, column: u32) -> vec4f {
     let id = ids[row] - part.first;
     let place = places[row];
-    var value = unpack(word[id * hidden4() + column]);
-    if SCALED {
-        value *= scale[id];
-    }
+    let word_row = id * (hidden4() + u32(SCALED));
+    let value = unpack(word[word_row + u32(SCALED) + column]) * scale_of(word[word_row]);
     return value
         + position[(place & 0xffffffu) * hidden4() + column]
         + token_type[(place >> 24u) * hidden4() + column];

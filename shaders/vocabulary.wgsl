@@ -8,15 +8,13 @@ struct Part {
 
 override WIDTH4: u32;
 override VOCABULARY: u32;
-override SCALED: bool; // whether a word has a scale
 
 @group(0) @binding(0) var<uniform> batch: Header;
 @group(0) @binding(1) var<uniform> part: Part;
 @group(0) @binding(2) var<storage, read> x: array<vec4f>;             // [selected, WIDTH4]
-@group(0) @binding(3) var<storage, read> word: array<Packed>;         // [part.rows, WIDTH4]
+@group(0) @binding(3) var<storage, read> word: array<Packed>;         // [part.rows, WIDTH4], each row behind its scale where SCALED
 @group(0) @binding(4) var<storage, read> bias: array<f32>;            // [VOCABULARY]
-@group(0) @binding(5) var<storage, read> scale: array<f32>;           // [part.rows], read only where SCALED
-@group(0) @binding(6) var<storage, read_write> logits: array<f32>;    // [selected, VOCABULARY]
+@group(0) @binding(5) var<storage, read_write> logits: array<f32>;    // [selected, VOCABULARY]
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
@@ -26,20 +24,18 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     if row >= part.rows || first > last {
         return;
     }
+    let word_row = row * (WIDTH4 + u32(SCALED));
     var sums: array<f32, ROWS>;
     for (var k = 0u; k < WIDTH4; k++) {
-        let w = unpack(word[row * WIDTH4 + k]);
+        let w = unpack(word[word_row + u32(SCALED) + k]);
         for (var r = 0u; r < ROWS; r++) {
             sums[r] += dot(w, x[min(first + r, last) * WIDTH4 + k]);
         }
     }
-    var word_scale = 1.0;
-    if SCALED {
-        word_scale = scale[row];
-    }
+    let scale = scale_of(word[word_row]);
     for (var r = 0u; r < ROWS; r++) {
         if first + r <= last {
-            logits[(first + r) * VOCABULARY + part.first + row] = sums[r] * word_scale + bias[part.first + row];
+            logits[(first + r) * VOCABULARY + part.first + row] = sums[r] * scale + bias[part.first + row];
         }
     }
 }

@@ -134,7 +134,7 @@ impl Model {
             };
             let encoded = encoder::assemble(&mut pass, &tensors, needs.all_layers)?;
             let outputs = head(&checkpoint, &mut pass, &encoded)?;
-            let (plan, uploaded) = (Plan { steps: pass.steps }, pass.upload.uploaded);
+            let (plan, uploaded) = (Plan::new(&gpu, pass.steps)?, pass.upload.uploaded);
             gpu.flush()?;
             let runner = Runner::new(gpu.clone(), plan, inputs, outputs, capacity, bounds, &mut activations)?;
             runner.set_memory(uploaded, weights.bytes(), activations.bytes());

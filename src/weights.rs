@@ -62,7 +62,7 @@ impl<'a, 'g> Upload<'a, 'g> {
 
     /// A table with a row for each word, in as many parts as the adapter's largest binding asks for.
     pub fn parts(&mut self, word: &Tensor) -> Result<Vec<Part>> {
-        let row_bytes = self.format.words(word.columns()) as u64 * 4;
+        let row_bytes = self.format.row_words(word.columns()) as u64 * 4;
         let rows_per_part = ((self.gpu.max_binding() / row_bytes) as usize).max(1);
         let mut parts = Vec::new();
         for first in (0..word.rows()).step_by(rows_per_part) {
@@ -70,8 +70,7 @@ impl<'a, 'g> Upload<'a, 'g> {
             let range = self.arena.uniform("vocabulary part", size_of_val(&part_uniform(first, rows)))?;
             self.gpu.queue().write_buffer(&range, 0, bytemuck::cast_slice(&part_uniform(first, rows)));
             self.uploaded += size_of_val(&part_uniform(first, rows)) as u64;
-            let (word, scale) = self.words(word, first, rows)?;
-            parts.push(Part { range, word, scale, rows });
+            parts.push(Part { range, word: self.rows_of(word, first, rows, self.format)?, rows });
         }
         Ok(parts)
     }
@@ -142,36 +141,22 @@ impl<'a, 'g> Upload<'a, 'g> {
 
     /// `rows` rows of a tensor as they are, each padded.
     fn table(&mut self, tensor: &Tensor, first: usize, rows: usize) -> Result<wgpu::Buffer> {
-        self.rows_of(tensor, first, rows, WeightFormat::F32).map(|(buffer, _)| buffer)
+        self.rows_of(tensor, first, rows, WeightFormat::F32)
     }
 
-    /// `rows` words, each padded, and their scales where the format has any.
-    fn words(&mut self, tensor: &Tensor, first: usize, rows: usize) -> Result<(wgpu::Buffer, Option<wgpu::Buffer>)> {
-        let (buffer, scales) = self.rows_of(tensor, first, rows, self.format)?;
-        let scales = if self.format.is_scaled() { Some(self.values("word scales", &scales)?) } else { None };
-        Ok((buffer, scales))
-    }
-
-    fn rows_of(&mut self, tensor: &Tensor, first: usize, rows: usize, format: WeightFormat) -> Result<(wgpu::Buffer, Vec<f32>)> {
-        let (columns, words) = (tensor.columns(), format.words(tensor.columns()));
+    fn rows_of(&mut self, tensor: &Tensor, first: usize, rows: usize, format: WeightFormat) -> Result<wgpu::Buffer> {
+        let (columns, words) = (tensor.columns(), format.row_words(tensor.columns()));
         let buffer = self.arena.storage(tensor.name, rows * words)?;
         let mut row = vec![0.0; padded(columns)]; // what is beyond the columns stays zero
-        let mut scales = Vec::new();
         self.uploaded += self.gpu.upload(&buffer, rows, words, &mut self.under_way, |at, chunk| {
             for (i, words) in chunk.chunks_exact_mut(words).enumerate() {
                 tensor.read_row(first + at + i, &mut row[..columns])?;
-                let mut inverse = 1.0;
-                if format.is_scaled() {
-                    let (scale, inverse_scale) = WeightFormat::scale(largest(&row));
-                    scales.push(scale);
-                    inverse = inverse_scale;
-                }
                 check_fits(tensor, format, &row[..columns])?;
-                format.pack(&row, |_| inverse, words);
+                format.store_row(&row, words);
             }
             Ok(())
         })?;
-        Ok((buffer, scales))
+        Ok(buffer)
     }
 
     /// All rows of a tensor, if there is one, and some of zeros behind them.
@@ -221,10 +206,6 @@ impl<'a, 'g> Upload<'a, 'g> {
         })?;
         Ok(buffer)
     }
-}
-
-fn largest(values: &[f32]) -> f32 {
-    values.iter().fold(0.0, |most, value| most.max(value.abs()))
 }
 
 /// # Errors

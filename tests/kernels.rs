@@ -89,7 +89,7 @@ fn batch_of(count: usize, rows: Count) -> Batch {
 
 fn run(gpu: &Gpu, steps: Vec<Step>, batch: &Batch) {
     let mut encoder = gpu.device().create_command_encoder(&Default::default());
-    Plan { steps }.record(&mut encoder, &batch.header);
+    Plan::new(gpu, steps).unwrap().record(&mut encoder, &batch.header);
     gpu.queue().submit([encoder.finish()]);
 }
 
@@ -97,17 +97,17 @@ fn header(gpu: &Gpu, batch: &Batch) -> wgpu::Buffer {
     storage(gpu, &[batch.header])
 }
 
-/// A matrix of `rows` rows, [padded], as the GPU holds it, the scales of its rows or columns, and the numbers that it then stands for.
+/// A matrix of `rows` rows, [padded], as the GPU holds it, its scales, and the numbers that it then stands for.
 struct Stored {
     buffer: wgpu::Buffer,
     scale: Option<wgpu::Buffer>,
     values: Vec<f64>,
 }
 
-/// Stores `values` `[rows, columns]` with a scale for each row (words) or, `in_groups`, for each column of a group of rows (matrices).
-fn stored(gpu: &Gpu, format: WeightFormat, values: &[f32], columns: usize, in_groups: bool) -> Stored {
+/// Stores a matrix `[rows, columns]` with a scale for each column of a group of rows, where there are scales.
+fn stored(gpu: &Gpu, format: WeightFormat, values: &[f32], columns: usize) -> Stored {
     let (rows, width) = (values.len() / columns, padded(columns));
-    let index = |row: usize, column: usize| if in_groups { row / WeightFormat::GROUP * width + column } else { row };
+    let index = |row: usize, column: usize| row / WeightFormat::GROUP * width + column;
     let place = |at: usize| index(at / columns, at % columns);
     let mut most = vec![0.0f32; index(rows - 1, width - 1) + 1];
     values.iter().enumerate().for_each(|(at, value)| most[place(at)] = most[place(at)].max(value.abs()));
@@ -116,12 +116,7 @@ fn stored(gpu: &Gpu, format: WeightFormat, values: &[f32], columns: usize, in_gr
     for (row, (words, values)) in words.chunks_exact_mut(format.words(columns)).zip(pad(values, columns).chunks_exact(width)).enumerate() {
         format.pack(values, |column| inverse[index(row, column)], words);
     }
-    let meant = values.iter().enumerate().map(|(at, value)| match format {
-        WeightFormat::F32 => f64::from(*value),
-        WeightFormat::F16 => half::f16::from_f32(*value).to_f64(),
-        WeightFormat::Int8 => f64::from((value * inverse[place(at)]).round_ties_even()) * f64::from(scale[place(at)]),
-    });
-    let values = meant.collect();
+    let values = values.iter().enumerate().map(|(at, value)| format.meant(*value, inverse[place(at)], scale[place(at)])).collect();
     Stored { buffer: storage(gpu, &words), scale: format.is_scaled().then(|| storage(gpu, &scale)), values }
 }
 
@@ -129,10 +124,10 @@ fn stored(gpu: &Gpu, format: WeightFormat, values: &[f32], columns: usize, in_gr
 fn parts(gpu: &Gpu, format: WeightFormat, word: &[f32], columns: usize, part_rows: usize) -> (Vec<Part>, Vec<f64>) {
     let mut all = Vec::new();
     let parts = word.chunks(part_rows * columns).enumerate().map(|(i, values)| {
-        let Stored { buffer, scale, values } = stored(gpu, format, values, columns, false);
+        let (words, values) = format.store_rows(values, columns);
         let rows = values.len() / columns;
         all.extend(values);
-        Part { range: storage(gpu, &part_uniform(i * part_rows, rows)), word: buffer, scale, rows }
+        Part { range: storage(gpu, &part_uniform(i * part_rows, rows)), word: storage(gpu, &words), rows }
     });
     (parts.collect(), all)
 }
@@ -179,7 +174,7 @@ fn matmul_equals_the_reference() {
             let added = values(seed + 4, tokens * outer);
             let mut transposed = transpose(&weight, inner);
             transposed.resize(padded(inner) * outer, 0.0);
-            let weight = stored(&gpu, weights, &transposed, outer, true);
+            let weight = stored(&gpu, weights, &transposed, outer);
             let meant = transpose(&weight.values[..inner * outer], outer);
             let rows = [Count::Tokens, Count::Texts, Count::Selected][i % 3];
             let batch = batch_of(tokens, rows);

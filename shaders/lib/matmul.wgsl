@@ -2,7 +2,6 @@
 
 override INNER4: u32;
 override OUTER4: u32;
-override SCALED: bool;     // whether the weight has scales
 override RESIDUAL: bool;
 
 @group(0) @binding(0) var<uniform> batch: Header;

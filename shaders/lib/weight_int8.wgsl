@@ -1,7 +1,14 @@
 // Weights in eight bits, four in a word; they count times a scale, which comes from elsewhere.
 
+const SCALED = true;
+
 alias Packed = u32;
 
 fn unpack(packed: Packed) -> vec4f {
     return vec4f(unpack4xI8(packed));
+}
+
+// The scale of a word, which stands before it.
+fn scale_of(packed: Packed) -> f32 {
+    return bitcast<f32>(packed);
 }

@@ -78,7 +78,7 @@ fn time(gpu: &Gpu, kernel: &'static str, wgsl: &str, per_lane: usize, groups: us
     let pipeline = gpu.pipeline(source)?;
     let cost = Cost { rows: Count::Texts, operations: Amount::default(), bytes: Amount::default() };
     let step = Step::single(gpu, pipeline, Grid::each(Count::Fixed(groups as u32)), &[("x", &x), ("y", &y)], cost)?;
-    let plan = Plan { steps: vec![step] };
+    let plan = Plan::new(gpu, vec![step])?;
     let batch = Batch::pack(&[Sequence { ids: &[0], ..Default::default() }], &[0], &no_bounds());
     Ok(gpu.profile(&plan, &batch.header, 5)?[0])
 }

@@ -37,6 +37,16 @@ impl<'g> Arena<'g> {
         self.buffer(label, values as u64 * 4, usage, self.gpu.max_binding())
     }
 
+    /// A buffer of `words` words that can be bound as anything.
+    ///
+    /// # Errors
+    /// As [`Arena::storage`].
+    pub(super) fn shared(&mut self, label: &str, words: usize) -> Result<wgpu::Buffer> {
+        use wgpu::BufferUsages as Usages;
+        let usage = Usages::STORAGE | Usages::UNIFORM | Usages::COPY_DST | Usages::COPY_SRC;
+        self.buffer(label, words as u64 * 4, usage, self.gpu.max_binding())
+    }
+
     /// A uniform buffer of `bytes`.
     ///
     /// # Errors
@@ -106,6 +116,24 @@ impl Gpu {
             }
         }
         Ok(uploaded)
+    }
+
+    /// Submits `encoder`, which copies `bytes` to `readback`, waits, and hands them to `read`.
+    pub(crate) fn read_back<T>(
+        &self,
+        encoder: wgpu::CommandEncoder,
+        readback: &Readback,
+        bytes: u64,
+        read: impl FnOnce(&[f32]) -> T,
+    ) -> Result<T> {
+        let submission = self.queue().submit([encoder.finish()]);
+        let done = readback.request(bytes);
+        self.wait(submission)?;
+        match pollster::block_on(done) {
+            Ok(Ok(())) => {}
+            _ => return Err(self.lost("a result did not come back".into())),
+        }
+        readback.read(bytes, read).map_err(|error| Error::Device { problem: format!("reading a result: {error}") })
     }
 
     /// Uploads what has been written so far and waits, so that the driver gives its staging memory back.

@@ -2,8 +2,11 @@
 //! structs that the host writes are held to their WGSL namesakes.
 
 use std::hash::{Hash, Hasher};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
-use super::Gpu;
+use super::check::Check;
+use super::{Gpu, Grid};
 use crate::batch::{Header, Offset};
 use crate::error::{Error, Result};
 
@@ -51,13 +54,15 @@ impl Hash for Source {
     }
 }
 
-/// A compiled kernel.
+/// A kernel whose interface is known. It is compiled, and held to its definition, when a plan is made of it: many at a time.
 #[derive(Debug)]
 pub struct Pipeline {
     pub(super) kernel: &'static str,
-    pub(super) pipeline: wgpu::ComputePipeline,
+    source: Source,
     layout: wgpu::BindGroupLayout,
-    bindings: Vec<(String, u32)>,
+    pub(super) bindings: Vec<(String, u32)>,
+    /// The outcome, with what is wrong where it cannot be used.
+    vetted: Mutex<Option<Result<wgpu::ComputePipeline, String>>>,
 }
 
 /// The structs that host and shader share: WGSL name and size in bytes on the host.
@@ -77,18 +82,50 @@ impl Pipeline {
         let (bindings, entries): (Vec<_>, Vec<_>) = module.global_variables.iter().filter_map(|(_, v)| binding(v)).unzip();
 
         let device = gpu.device();
+        let layout = gpu.checked(&format!("kernel `{kernel}`"), || {
+            Ok(device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(kernel), entries: &entries }))
+        })?;
+        Ok(Self { kernel, source: source.clone(), layout, bindings, vetted: Mutex::default() })
+    }
+
+    /// The compiled kernel, once it has met `check`; both are done at the first call, and other threads wait for them.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] when the driver refuses it or it gives other results than its definition.
+    pub fn vetted(&self, gpu: &Gpu, grid: Grid, check: Option<&(dyn Fn() -> Check + Send + Sync)>) -> Result<wgpu::ComputePipeline> {
+        let mut vetted = self.vetted.lock().unwrap_or_else(PoisonError::into_inner);
+        if vetted.is_none() {
+            let begin = Instant::now();
+            let compiled = self.compile(gpu);
+            gpu.add_pipeline_time(begin.elapsed());
+            let outcome = compiled.and_then(|compiled| {
+                check.filter(|_| gpu.computes()).map_or(Ok(()), |check| check().run(gpu, self, &compiled, grid))?;
+                Ok(compiled)
+            });
+            *vetted = Some(match outcome {
+                Ok(compiled) => Ok(compiled),
+                Err(Error::Kernel { problem, .. } | Error::Device { problem }) => Err(problem),
+                // A lost device or too little memory says nothing about the kernel.
+                Err(error) => return Err(error),
+            });
+        }
+        let outcome = vetted.as_ref().map_or_else(|| Err(String::new()), Clone::clone);
+        outcome.map_err(|problem| Error::Kernel { kernel: self.kernel, problem })
+    }
+
+    fn compile(&self, gpu: &Gpu) -> Result<wgpu::ComputePipeline> {
+        let (device, kernel, source) = (gpu.device(), self.kernel, &self.source);
         gpu.checked(&format!("kernel `{kernel}`"), || {
-            let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(kernel), entries: &entries });
             let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
                 label: Some(kernel),
-                bind_group_layouts: &[Some(&layout)],
+                bind_group_layouts: &[Some(&self.layout)],
                 ..Default::default()
             });
             let shader = device.create_shader_module(wgpu::ShaderModuleDescriptor {
                 label: Some(kernel),
                 source: wgpu::ShaderSource::Wgsl(source.wgsl.as_str().into()),
             });
-            let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            Ok(device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
                 label: Some(kernel),
                 layout: Some(&pipeline_layout),
                 module: &shader,
@@ -98,9 +135,10 @@ impl Pipeline {
                     constants: &source.constants,
                     zero_initialize_workgroup_memory: false,
                 },
+                // Drivers keep what they have compiled on disk themselves. wgpu's own cache hands a file to the driver unchecked, which asks
+                // for `unsafe` code and for trust in that file.
                 cache: None,
-            });
-            Ok(Self { kernel, pipeline, layout, bindings })
+            }))
         })
     }
 

@@ -2,6 +2,7 @@
 
 pub mod adapter;
 mod buffer;
+pub mod check;
 mod cost;
 mod kernel;
 mod plan;
@@ -11,12 +12,13 @@ mod profile;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::Duration;
 
 pub use adapter::{AdapterSummary, GpuOptions};
 pub use buffer::{Arena, Readback};
 pub use cost::{Amount, Cost};
 pub use kernel::{Pipeline, Source};
+pub(crate) use plan::prepare;
 pub use plan::{Count, Form, Grid, Plan, Step};
 
 use crate::error::{Error, Result};
@@ -34,8 +36,30 @@ struct Shared {
     limits: wgpu::Limits,
     pipelines: Mutex<HashMap<Source, Arc<Pipeline>>>,
     pipeline_nanoseconds: AtomicU64,
+    rejected: Mutex<Vec<Rejected>>,
+    faults: Mutex<Vec<Fault>>,
     poller: poller::Poller,
     lost: Arc<OnceLock<String>>,
+}
+
+/// A form of a kernel that this adapter cannot do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejected {
+    pub kernel: &'static str,
+    pub variant: String,
+    pub problem: String,
+}
+
+/// A mistake for tests to plant in a shader.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+pub struct Fault {
+    pub kernel: &'static str,
+    /// Only in forms whose shader contains this.
+    pub only_with: &'static str,
+    /// What is written `wrong`, where it first stands.
+    pub right: &'static str,
+    pub wrong: &'static str,
 }
 
 impl Gpu {
@@ -79,6 +103,8 @@ impl Gpu {
                 limits,
                 pipelines: Mutex::default(),
                 pipeline_nanoseconds: AtomicU64::new(0),
+                rejected: Mutex::default(),
+                faults: Mutex::default(),
                 poller,
                 lost,
             }),
@@ -105,23 +131,59 @@ impl Gpu {
         &self.shared.limits
     }
 
-    /// The pipeline for this source and its constants, made at the first call.
+    /// The pipeline for this source and its constants; it is the same object at every call.
     ///
     /// # Errors
-    /// [`Error::Kernel`] when the shader is refused.
+    /// [`Error::Kernel`] when the shader is no WGSL or contradicts the host.
     pub fn pipeline(&self, source: Source) -> Result<Arc<Pipeline>> {
         let cache = || self.shared.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pipeline) = cache().get(&source) {
             return Ok(pipeline.clone());
         }
-        let begin = Instant::now();
-        let pipeline = Arc::new(Pipeline::new(self, &source)?);
-        self.shared.pipeline_nanoseconds.fetch_add(begin.elapsed().as_nanos() as u64, Ordering::Relaxed);
-        cache().insert(source, pipeline.clone());
-        Ok(pipeline)
+        let pipeline = Arc::new(Pipeline::new(self, &self.with_faults(source.clone()))?);
+        // Another thread may have made it meanwhile: theirs counts.
+        Ok(cache().entry(source).or_insert(pipeline).clone())
     }
 
-    /// Seconds spent on making pipelines so far.
+    /// Kernels that did not compile or gave wrong results here, each replaced by another form of the same.
+    pub fn rejected(&self) -> Vec<Rejected> {
+        self.shared.rejected.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn reject(&self, kernel: &'static str, variant: &str, error: &Error) {
+        let mut rejected = self.shared.rejected.lock().unwrap_or_else(PoisonError::into_inner);
+        let this = Rejected { kernel, variant: variant.to_owned(), problem: error.to_string() };
+        if !rejected.contains(&this) {
+            log::warn!("kernel `{kernel}` runs in its simplest form instead of {variant}: {error}");
+            rejected.push(this);
+        }
+    }
+
+    /// Plants a mistake in the shaders that are made from now on, to see whether it is found.
+    #[doc(hidden)]
+    pub fn plant(&self, fault: Fault) {
+        self.shared.faults.lock().unwrap_or_else(PoisonError::into_inner).push(fault);
+    }
+
+    fn with_faults(&self, mut source: Source) -> Source {
+        for Fault { kernel, only_with, right, wrong } in &*self.shared.faults.lock().unwrap_or_else(PoisonError::into_inner) {
+            if source.kernel == *kernel && source.wgsl.contains(only_with) {
+                source.wgsl = source.wgsl.replacen(right, wrong, 1);
+            }
+        }
+        source
+    }
+
+    /// Whether results are computed at all: wgpu's noop backend, for tests of the host side, computes nothing.
+    pub(crate) fn computes(&self) -> bool {
+        self.info().backend != wgpu::Backend::Noop
+    }
+
+    fn add_pipeline_time(&self, time: Duration) {
+        self.shared.pipeline_nanoseconds.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    /// Seconds spent on compiling kernels so far, of all threads together.
     pub fn pipeline_seconds(&self) -> f64 {
         self.shared.pipeline_nanoseconds.load(Ordering::Relaxed) as f64 * 1e-9
     }

@@ -2,8 +2,10 @@
 //! recorded for each batch without a look-up or an allocation.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{Cost, Gpu, Pipeline};
+use super::check::Check;
+use super::{Amount, Cost, Gpu, Pipeline};
 use crate::batch::Header;
 use crate::error::Result;
 
@@ -52,24 +54,27 @@ impl Grid {
     }
 }
 
-/// A pipeline that does a step, and how many workgroups of it.
+/// A pipeline that can do a step, and how many workgroups of it.
 #[derive(Clone, Debug)]
 pub struct Form {
-    /// Most rows of a batch for which it is taken.
-    pub up_to: u32,
+    /// Which variant it is, for messages; empty where there is only one.
+    pub variant: String,
     pub pipeline: Arc<Pipeline>,
     pub grid: Grid,
 }
 
-/// One dispatch.
-#[derive(Debug)]
+/// One dispatch, as a kernel describes it.
 pub struct Step {
+    /// What [`Step::forms`] are chosen by.
     rows: Count,
-    /// At least one, for ever more rows; the last takes whatever the others do not. They read and write the same, and results have the
-    /// same bits.
-    forms: Vec<Form>,
+    /// For up to so many rows each, ascending; the last takes whatever the others do not. They read and write the same, and results
+    /// have the same bits.
+    forms: Vec<(u32, Form)>,
+    /// What takes the place of a form that this adapter cannot do.
+    fallback: Option<Form>,
     bind_group: wgpu::BindGroup,
-    pub cost: Cost,
+    cost: Cost,
+    check: Option<Arc<dyn Fn() -> Check + Send + Sync>>,
 }
 
 impl Step {
@@ -77,9 +82,9 @@ impl Step {
     ///
     /// # Errors
     /// As [`Pipeline::bind`].
-    pub fn new(gpu: &Gpu, rows: Count, forms: Vec<Form>, buffers: &[(&str, &wgpu::Buffer)], cost: Cost) -> Result<Self> {
-        let bind_group = forms[0].pipeline.bind(gpu, buffers)?;
-        Ok(Self { rows, forms, bind_group, cost })
+    pub fn new(gpu: &Gpu, rows: Count, forms: Vec<(u32, Form)>, buffers: &[(&str, &wgpu::Buffer)], cost: Cost) -> Result<Self> {
+        let bind_group = forms[0].1.pipeline.bind(gpu, buffers)?;
+        Ok(Self { rows, forms, fallback: None, bind_group, cost, check: None })
     }
 
     /// As [`Step::new`], with one form for any number of rows.
@@ -87,22 +92,72 @@ impl Step {
     /// # Errors
     /// As [`Pipeline::bind`].
     pub fn single(gpu: &Gpu, pipeline: Arc<Pipeline>, grid: Grid, buffers: &[(&str, &wgpu::Buffer)], cost: Cost) -> Result<Self> {
-        Self::new(gpu, Count::Fixed(0), vec![Form { up_to: u32::MAX, pipeline, grid }], buffers, cost)
+        Self::new(gpu, Count::Fixed(0), vec![(u32::MAX, Form { variant: String::new(), pipeline, grid })], buffers, cost)
     }
 
-    /// The kernel's name.
-    pub fn kernel(&self) -> &'static str {
-        self.forms[0].pipeline.kernel
+    /// With a check that every form must meet.
+    pub fn checked_by(self, check: impl Fn() -> Check + Send + Sync + 'static) -> Self {
+        Self { check: Some(Arc::new(check)), ..self }
     }
 
-    fn record(&self, pass: &mut wgpu::ComputePass<'_>, batch: &Header) {
+    /// With a form that takes the place of one that does not compile or does not meet the check.
+    pub fn or(self, fallback: Form) -> Self {
+        Self { fallback: Some(fallback), ..self }
+    }
+
+    fn vetted(&self, gpu: &Gpu, form: &Form) -> Result<wgpu::ComputePipeline> {
+        form.pipeline.vetted(gpu, form.grid, self.check.as_deref())
+    }
+
+    /// Compiles and checks every form, and makes those that fail give way.
+    fn dispatch(self, gpu: &Gpu) -> Result<Dispatch> {
+        let mut forms = Vec::with_capacity(self.forms.len());
+        for (up_to, form) in &self.forms {
+            let (pipeline, grid) = match (self.vetted(gpu, form), &self.fallback) {
+                (Ok(pipeline), _) => (pipeline, form.grid),
+                (Err(error), Some(fallback)) => {
+                    gpu.reject(form.pipeline.kernel, &form.variant, &error);
+                    (self.vetted(gpu, fallback)?, fallback.grid)
+                }
+                (Err(error), None) => return Err(error),
+            };
+            forms.push((*up_to, pipeline, grid));
+        }
+        let Self { rows, bind_group, cost, .. } = self;
+        Ok(Dispatch { kernel: self.forms[0].1.pipeline.kernel, rows, forms, bind_group, cost })
+    }
+}
+
+/// One dispatch, ready to be recorded.
+#[derive(Debug)]
+pub struct Dispatch {
+    kernel: &'static str,
+    rows: Count,
+    forms: Vec<(u32, wgpu::ComputePipeline, Grid)>,
+    bind_group: wgpu::BindGroup,
+    pub cost: Cost,
+}
+
+impl Dispatch {
+    /// In one form, whose cost nobody asks for.
+    pub(super) fn one(kernel: &'static str, pipeline: wgpu::ComputePipeline, grid: Grid, bind_group: wgpu::BindGroup) -> Self {
+        Self {
+            kernel,
+            rows: Count::Fixed(0),
+            forms: vec![(u32::MAX, pipeline, grid)],
+            bind_group,
+            cost: Cost { rows: Count::Fixed(0), operations: Amount::default(), bytes: Amount::default() },
+        }
+    }
+
+    pub(super) fn record(&self, pass: &mut wgpu::ComputePass<'_>, batch: &Header) {
         let rows = self.rows.of(batch);
-        let Form { pipeline, grid, .. } = self.forms.iter().find(|form| rows <= form.up_to).unwrap_or(&self.forms[self.forms.len() - 1]);
+        let (_, pipeline, grid) = self.forms.iter().find(|(up_to, ..)| rows <= *up_to).unwrap_or(&self.forms[self.forms.len() - 1]);
         let (x, y) = grid.workgroups(batch);
         if x == 0 || y == 0 {
             return; // no text of this batch has anything to select
         }
-        pass.set_pipeline(&pipeline.pipeline);
+        pass.set_pipeline(pipeline);
         pass.set_bind_group(0, &self.bind_group, &[]);
         pass.dispatch_workgroups(x, y, 1);
     }
@@ -111,10 +166,19 @@ impl Step {
 /// The dispatches of a pass, in order.
 #[derive(Debug, Default)]
 pub struct Plan {
-    pub steps: Vec<Step>,
+    pub steps: Vec<Dispatch>,
 }
 
 impl Plan {
+    /// Compiles and checks all kernels of the steps, on as many threads as there are processors.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`](crate::Error::Kernel) when this adapter can run a step in no form.
+    pub fn new(gpu: &Gpu, steps: Vec<Step>) -> Result<Self> {
+        prepare(gpu, &steps);
+        Ok(Self { steps: steps.into_iter().map(|step| step.dispatch(gpu)).collect::<Result<_>>()? })
+    }
+
     /// Records every step for a batch of this size.
     pub fn record(&self, encoder: &mut wgpu::CommandEncoder, batch: &Header) {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some("minilm"), timestamp_writes: None });
@@ -131,13 +195,37 @@ impl Plan {
                 beginning_of_pass_write_index: Some(2 * i),
                 end_of_pass_write_index: Some(2 * i + 1),
             });
-            let descriptor = wgpu::ComputePassDescriptor { label: Some(step.kernel()), timestamp_writes };
+            let descriptor = wgpu::ComputePassDescriptor { label: Some(step.kernel), timestamp_writes };
             step.record(&mut encoder.begin_compute_pass(&descriptor), batch);
         }
     }
 
     /// The kernels' names in order.
     pub fn kernels(&self) -> impl Iterator<Item = &'static str> {
-        self.steps.iter().map(Step::kernel)
+        self.steps.iter().map(|step| step.kernel)
     }
+}
+
+/// Compiles and checks the forms of all steps, each once, while the caller does something else or waits. Failures come again, from
+/// [`Plan::new`].
+pub(crate) fn prepare(gpu: &Gpu, steps: &[Step]) {
+    let mut todo: Vec<(&Step, &Form)> = Vec::new();
+    for (step, (_, form)) in steps.iter().flat_map(|step| step.forms.iter().map(move |form| (step, form))) {
+        if !todo.iter().any(|(_, other)| Arc::ptr_eq(&other.pipeline, &form.pipeline)) {
+            todo.push((step, form));
+        }
+    }
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some((step, form)) = todo.get(next.fetch_add(1, Ordering::Relaxed)) {
+            _ = step.vetted(gpu, form);
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(todo.len());
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(work);
+        }
+        work();
+    });
 }

@@ -55,14 +55,6 @@ impl Gpu {
         plan.record_timed(&mut encoder, batch, &set);
         encoder.resolve_query_set(&set, 0..queries as u32, &resolved, 0);
         encoder.copy_buffer_to_buffer(&resolved, 0, readback.buffer(), 0, size);
-        let submission = self.queue().submit([encoder.finish()]);
-        let done = readback.request(size);
-        self.wait(submission)?;
-        match pollster::block_on(done) {
-            Ok(Ok(())) => {}
-            _ => return Err(self.lost("the timestamps did not come back".into())),
-        }
-        let times = readback.read(size, bytemuck::pod_collect_to_vec);
-        times.map_err(|error| Error::Device { problem: format!("reading timestamps: {error}") })
+        self.read_back(encoder, readback, size, bytemuck::pod_collect_to_vec)
     }
 }

@@ -1,10 +1,12 @@
 //! Self-attention within each text of a packed batch, softmax in one pass over the keys.
 
+use super::check::{Check, noise, padded_words, places, texts, wide, words};
 use super::{Sharing, Variant, lib, padded, unroll};
 use crate::batch::TILE;
 use crate::checkpoint::weights::RELATIVE_RANGE;
 use crate::error::Result;
-use crate::gpu::{Amount, Cost, Count, Gpu, Grid, Source, Step};
+use crate::gpu::{Amount, Cost, Count, Form, Gpu, Grid, Source, Step};
+use crate::reference;
 
 /// `context[tokens, heads, head_dim] = softmax(q * transpose(k) / sqrt(head_dim) + bias) * v`.
 #[derive(Clone, Copy, Debug)]
@@ -67,9 +69,30 @@ impl Attention {
         Cost { rows: Count::Tokens, operations, bytes: Amount { per_row: 16 * width, ..Amount::default() } }
     }
 
-    pub fn step(&self, gpu: &Gpu, variant: Variant, buffers: &Buffers) -> Result<Step> {
-        let pipeline = gpu.pipeline(self.source(variant))?;
+    fn form(&self, gpu: &Gpu, variant: Variant) -> Result<Form> {
         let grid = Grid { x: Count::Tiles, y: Count::Fixed(self.heads as u32), rows: 1 };
+        Ok(Form { variant: variant.sharing.to_string(), pipeline: gpu.pipeline(self.source(variant))?, grid })
+    }
+
+    /// Three texts: more than a tile, a token alone, and less than a tile.
+    pub fn check(&self) -> Check {
+        let Self { heads, head_dim, bias } = *self;
+        let lengths = [TILE as usize + 5, 1, 13];
+        let batch = texts(&lengths, 10, 1);
+        let qkv = noise(1, batch.ids.len() * 3 * heads * head_dim);
+        let by_distance = noise(2, heads * (2 * RELATIVE_RANGE + 1));
+        let expected = reference::attention(&wide(&qkv), &lengths, heads, head_dim, bias.then(|| wide(&by_distance)).as_deref());
+        let inputs = vec![
+            ("batch", bytemuck::cast_slice(&[batch.header]).to_vec()),
+            ("offsets", bytemuck::cast_slice(&batch.offsets).to_vec()),
+            ("qkv", padded_words(&qkv, head_dim)),
+            ("bias", words(&by_distance)),
+        ];
+        let written = batch.ids.len() * heads * padded(head_dim);
+        Check { batch: batch.header, inputs, output: "context", written, expected: places(&expected, head_dim), bound: (2e-5, 1e-5) }
+    }
+
+    pub fn step(&self, gpu: &Gpu, variant: Variant, buffers: &Buffers) -> Result<Step> {
         let buffers = [
             ("batch", buffers.batch),
             ("offsets", buffers.offsets),
@@ -78,6 +101,8 @@ impl Attention {
             ("bias", buffers.bias.unwrap_or(buffers.qkv)),
             ("context", buffers.context),
         ];
-        Step::single(gpu, pipeline, grid, &buffers, self.cost())
+        let kernel = *self;
+        let step = Step::new(gpu, Count::Tokens, vec![(u32::MAX, self.form(gpu, variant)?)], &buffers, self.cost())?;
+        Ok(step.checked_by(move || kernel.check()).or(self.form(gpu, Variant::default())?))
     }
 }

@@ -1,8 +1,10 @@
 //! Word, position and token type embeddings added up, with layer norm.
 
-use super::{Variant, WeightFormat, reduction};
+use super::check::{Check, noise, padded_words, places, texts, wide};
+use super::{Variant, WeightFormat, padded, reduction};
 use crate::error::Result;
-use crate::gpu::{Amount, Cost, Count, Gpu, Grid, Source, Step};
+use crate::gpu::{Amount, Cost, Count, Form, Gpu, Grid, Source, Step};
+use crate::reference::{self, Tables};
 
 /// `y[tokens, hidden] = layer_norm(word[id] + position[position] + token_type[type])`.
 #[derive(Clone, Copy, Debug)]
@@ -33,10 +35,8 @@ pub struct Buffers<'a> {
 pub struct Part {
     /// `[first id, rows]`, see [`part_uniform`].
     pub range: wgpu::Buffer,
-    /// `[rows, hidden]`
+    /// `[rows, hidden]`, each row as [`WeightFormat::store_row`] leaves it
     pub word: wgpu::Buffer,
-    /// `[rows]`, just where [`WeightFormat::is_scaled`]
-    pub scale: Option<wgpu::Buffer>,
     pub rows: usize,
 }
 
@@ -49,12 +49,7 @@ impl Embedding {
     pub fn source(&self, variant: Variant) -> Source {
         let (lanes, pieces) = reduction(variant, self.hidden);
         let pieces = [pieces[0].as_str(), &pieces[1], self.weights.wgsl(), include_str!("../../shaders/embedding.wgsl")];
-        let constants = vec![
-            ("HIDDEN", self.hidden as f64),
-            ("EPSILON", self.epsilon as f64),
-            ("WORKGROUP", lanes as f64),
-            ("SCALED", self.weights.is_scaled() as u8 as f64),
-        ];
+        let constants = vec![("HIDDEN", self.hidden as f64), ("EPSILON", self.epsilon as f64), ("WORKGROUP", lanes as f64)];
         Source::compose("embedding", &[], &pieces, constants)
     }
 
@@ -66,9 +61,37 @@ impl Embedding {
         Cost { rows: Count::Tokens, operations, bytes }
     }
 
+    fn form(&self, gpu: &Gpu, variant: Variant) -> Result<Form> {
+        Ok(Form { variant: variant.sharing.to_string(), pipeline: gpu.pipeline(self.source(variant))?, grid: Grid::each(Count::Tokens) })
+    }
+
+    /// Eight words, two types.
+    pub fn check(&self) -> Check {
+        let hidden = self.hidden;
+        let (vocabulary, types, positions) = (8, 2, 5);
+        let batch = texts(&[positions, 3], vocabulary as u32, types as u32);
+        let [word, position, token_type] = [noise(1, vocabulary * hidden), noise(2, positions * hidden), noise(3, types * hidden)];
+        let [weight, bias] = [noise(4, hidden), noise(5, hidden)];
+        let (stored, meant) = self.weights.store_rows(&word, hidden);
+        let tokens =
+            batch.ids.iter().zip(&batch.places).map(|(id, place)| (*id as usize, (place & 0xff_ffff) as usize, (place >> 24) as usize));
+        let tables = Tables { word: &meant, position: &wide(&position), token_type: &wide(&token_type) };
+        let expected = reference::embedding(&tokens.collect::<Vec<_>>(), tables, &wide(&weight), &wide(&bias), f64::from(self.epsilon));
+        let mut inputs = vec![
+            ("part", part_uniform(0, vocabulary).to_vec()),
+            ("ids", batch.ids.clone()),
+            ("places", batch.places.clone()),
+            ("word", stored),
+        ];
+        let rows = [("position", &position), ("token_type", &token_type), ("weight", &weight), ("bias", &bias)];
+        inputs.extend(rows.map(|(name, values)| (name, padded_words(values, hidden))));
+        let written = batch.ids.len() * padded(hidden);
+        Check { batch: batch.header, inputs, output: "y", written, expected: places(&expected, hidden), bound: (5e-5, 1e-5) }
+    }
+
     /// One dispatch for each part of the vocabulary; together they write every token's row once.
     pub fn steps(&self, gpu: &Gpu, variant: Variant, parts: &[Part], buffers: &Buffers) -> Result<Vec<Step>> {
-        let pipeline = gpu.pipeline(self.source(variant))?;
+        let (kernel, form) = (*self, self.form(gpu, variant)?);
         let step = |part: &Part| {
             let buffers = [
                 ("part", &part.range),
@@ -77,13 +100,12 @@ impl Embedding {
                 ("word", &part.word),
                 ("position", buffers.position),
                 ("token_type", buffers.token_type),
-                // A binding cannot be left empty; without scales nothing reads this.
-                ("scale", part.scale.as_ref().unwrap_or(buffers.norm[0])),
                 ("weight", buffers.norm[0]),
                 ("bias", buffers.norm[1]),
                 ("y", buffers.y),
             ];
-            Step::single(gpu, pipeline.clone(), Grid::each(Count::Tokens), &buffers, self.cost(parts.len()))
+            let step = Step::new(gpu, Count::Tokens, vec![(u32::MAX, form.clone())], &buffers, self.cost(parts.len()))?;
+            Ok(step.checked_by(move || kernel.check()).or(self.form(gpu, Variant::default())?))
         };
         parts.iter().map(step).collect()
     }

@@ -1,5 +1,6 @@
 //! The rows of the tokens that a head has asked for, one after another.
 
+use super::check::{Check, noise, rows, words};
 use super::{REDUCE_LANES, padded};
 use crate::error::Result;
 use crate::gpu::{Amount, Cost, Count, Gpu, Grid, Source, Step};
@@ -32,14 +33,27 @@ impl Gather {
         Cost { rows: Count::Selected, operations: Amount::default(), bytes }
     }
 
+    /// Three of five rows.
+    pub fn check(&self) -> Check {
+        let (width, selected) = (padded(self.width), vec![4, 0, 2]);
+        let x = noise(1, 5 * width);
+        let row = |(to, from): (usize, &u32)| (0..width).map(move |column| (to, *from as usize, column)).collect::<Vec<_>>();
+        let all = selected.iter().enumerate().flat_map(row);
+        let expected = all.map(|(to, from, column)| (to * width + column, f64::from(x[from * width + column]))).collect();
+        let (batch, written) = (rows(Count::Selected, selected.len()), selected.len() * width);
+        Check { batch, inputs: vec![("selected", selected), ("x", words(&x))], output: "y", written, expected, bound: (0.0, 0.0) }
+    }
+
     pub fn step(&self, gpu: &Gpu, buffers: &Buffers) -> Result<Step> {
         let pipeline = gpu.pipeline(self.source())?;
-        Step::single(
+        let kernel = *self;
+        let step = Step::single(
             gpu,
             pipeline,
             Grid::each(Count::Selected),
             &[("selected", buffers.selected), ("x", buffers.x), ("y", buffers.y)],
             self.cost(),
-        )
+        )?;
+        Ok(step.checked_by(move || kernel.check()))
     }
 }

@@ -1,8 +1,10 @@
 //! Layer norm over each token's row.
 
-use super::{Variant, reduction};
+use super::check::{Check, noise, padded_words, places, rows, wide};
+use super::{Variant, padded, reduction};
 use crate::error::Result;
-use crate::gpu::{Amount, Cost, Count, Gpu, Grid, Source, Step};
+use crate::gpu::{Amount, Cost, Count, Form, Gpu, Grid, Source, Step};
+use crate::reference;
 
 /// `y[rows, hidden] = (x - mean) / sqrt(variance + epsilon) * weight + bias`, with the variance of the row itself (divided by
 /// `hidden`), as in torch.
@@ -37,9 +39,32 @@ impl LayerNorm {
         Cost { rows: self.rows, operations, bytes: Amount { fixed: 8 * self.hidden, per_row: 8 * self.hidden, per_pair: 0 } }
     }
 
+    fn form(&self, gpu: &Gpu, variant: Variant) -> Result<Form> {
+        Ok(Form { variant: variant.sharing.to_string(), pipeline: gpu.pipeline(self.source(variant))?, grid: Grid::each(self.rows) })
+    }
+
+    /// Rows away from zero, where a variance of squares would lose its digits.
+    pub fn check(&self) -> Check {
+        let (count, hidden) = (3, self.hidden);
+        let x: Vec<f32> = noise(1, count * hidden).into_iter().map(|value| value + 4.0).collect();
+        let [weight, bias] = [noise(2, hidden), noise(3, hidden)];
+        let expected = reference::layer_norm(&wide(&x), &wide(&weight), &wide(&bias), f64::from(self.epsilon));
+        let inputs = [("x", &x), ("weight", &weight), ("bias", &bias)].map(|(name, values)| (name, padded_words(values, hidden)));
+        let expected = places(&expected, hidden);
+        Check {
+            batch: rows(self.rows, count),
+            inputs: inputs.into(),
+            output: "y",
+            written: count * padded(hidden),
+            expected,
+            bound: (5e-5, 1e-5),
+        }
+    }
+
     pub fn step(&self, gpu: &Gpu, variant: Variant, buffers: &Buffers) -> Result<Step> {
-        let pipeline = gpu.pipeline(self.source(variant))?;
         let buffers = [("x", buffers.x), ("weight", buffers.norm[0]), ("bias", buffers.norm[1]), ("y", buffers.y)];
-        Step::single(gpu, pipeline, Grid::each(self.rows), &buffers, self.cost())
+        let kernel = *self;
+        let step = Step::new(gpu, self.rows, vec![(u32::MAX, self.form(gpu, variant)?)], &buffers, self.cost())?;
+        Ok(step.checked_by(move || kernel.check()).or(self.form(gpu, Variant::default())?))
     }
 }

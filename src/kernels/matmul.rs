@@ -1,9 +1,11 @@
 //! Matrix product with bias, activation and residual in its epilogue.
 
+use super::check::{Check, noise, rows, samples, words};
 use super::{Sharing, Tile, Variant, WeightFormat, activation_code, lib, padded, rows_code, unroll};
 use crate::checkpoint::Activation;
 use crate::error::Result;
 use crate::gpu::{Amount, Cost, Count, Form, Gpu, Grid, Source, Step};
+use crate::reference::activate;
 
 /// `y[rows, outer] = activation(x[rows, inner] * weight[inner, outer] + bias[outer]) + residual[rows, outer]`.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +42,9 @@ pub struct Buffers<'a> {
 /// How deep a block in workgroup memory is, in fours: with the largest tile, 16 KB, what every adapter has, suffice.
 const DEPTH4: u32 = 4;
 
+/// Rows of a check: one more than the largest tile has.
+const CHECKED_ROWS: usize = 65;
+
 impl Matmul {
     pub fn source(&self, variant: Variant) -> Source {
         let Variant { sharing, tile: Tile { rows, columns4, lanes, row_groups } } = variant;
@@ -68,7 +73,6 @@ impl Matmul {
         let constants = vec![
             ("INNER4", (padded(self.inner) / 4) as f64),
             ("OUTER4", (padded(self.outer) / 4) as f64),
-            ("SCALED", self.weights.is_scaled() as u8 as f64),
             ("ACTIVATION", activation_code(self.activation)),
             ("RESIDUAL", self.residual as u8 as f64),
             ("ROWS_ARE", rows_code(self.rows)),
@@ -88,12 +92,48 @@ impl Matmul {
         Grid { x: Count::Fixed(columns.div_ceil(tile.lanes * tile.columns4)), y: self.rows, rows: tile.rows * tile.row_groups }
     }
 
+    pub fn form(&self, gpu: &Gpu, variant: Variant) -> Result<Form> {
+        Ok(Form { variant: variant.to_string(), pipeline: gpu.pipeline(self.source(variant))?, grid: self.grid(variant.tile) })
+    }
+
+    /// So many rows of numbers that look random; of the result some rows and columns are known.
+    pub fn check(&self, count: usize) -> Check {
+        let (inner, outer) = (padded(self.inner), padded(self.outer));
+        let size = 1.5 / (inner as f32).sqrt(); // keeps sums near 1
+        let (x, mut weight) = (noise(1, count * inner), noise(2, inner * outer));
+        if !self.weights.is_scaled() {
+            weight.iter_mut().for_each(|value| *value *= size);
+        }
+        let [bias, residual] = [noise(3, outer), noise(4, count * outer)];
+        let scale = |row: usize| size / (127 + row / WeightFormat::GROUP) as f32;
+        let mut packed = vec![0; inner * self.weights.words(outer)];
+        for (words, row) in packed.chunks_exact_mut(self.weights.words(outer)).zip(weight.chunks_exact(outer)) {
+            self.weights.pack(row, |_| 127.0, words);
+        }
+        let scales: Vec<f32> = (0..inner.div_ceil(WeightFormat::GROUP) * outer).map(|at| scale(at / outer * WeightFormat::GROUP)).collect();
+
+        let sampled_rows = samples(count);
+        let mut expected = Vec::new();
+        for column in samples(outer) {
+            let weights: Vec<f64> = (0..inner).map(|k| self.weights.meant(weight[k * outer + column], 127.0, scale(k))).collect();
+            for &row in &sampled_rows {
+                let place = row * outer + column;
+                let sum: f64 = x[row * inner..][..inner].iter().zip(&weights).map(|(x, weight)| f64::from(*x) * weight).sum();
+                let added = if self.residual { f64::from(residual[place]) } else { 0.0 };
+                expected.push((place, activate(self.activation, sum + f64::from(bias[column])) + added));
+            }
+        }
+        let batch = rows(self.rows, count);
+        let mut inputs = vec![("batch", bytemuck::cast_slice(&[batch]).to_vec()), ("x", words(&x)), ("weight", packed)];
+        inputs.extend([("bias", words(&bias)), ("scale", words(&scales)), ("residual", words(&residual))]);
+        Check { batch, inputs, output: "y", written: count * outer, expected, bound: (2e-5, 1e-5) }
+    }
+
     /// `variants` are those for up to so many rows each, ascending.
     pub fn step(&self, gpu: &Gpu, variants: &[(u32, Variant)], buffers: &Buffers) -> Result<Step> {
-        let form = |(up_to, variant): &(u32, Variant)| {
-            Ok(Form { up_to: *up_to, pipeline: gpu.pipeline(self.source(*variant))?, grid: self.grid(variant.tile) })
-        };
+        let form = |(up_to, variant): &(u32, Variant)| Ok((*up_to, self.form(gpu, *variant)?));
         let forms = variants.iter().map(form).collect::<Result<_>>()?;
+        let kernel = *self;
         let buffers = [
             ("batch", buffers.batch),
             ("x", buffers.x),
@@ -104,6 +144,7 @@ impl Matmul {
             ("residual", buffers.residual.unwrap_or(buffers.bias)),
             ("y", buffers.y),
         ];
-        Step::new(gpu, self.rows, forms, &buffers, self.cost())
+        let step = Step::new(gpu, self.rows, forms, &buffers, self.cost())?;
+        Ok(step.checked_by(move || kernel.check(CHECKED_ROWS)).or(self.form(gpu, Variant::default())?))
     }
 }

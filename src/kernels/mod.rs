@@ -5,6 +5,7 @@
 //! inner loop; what is padded stays zero through every kernel.
 
 pub mod attention;
+mod check;
 pub mod embedding;
 pub mod gather;
 pub mod layer_norm;

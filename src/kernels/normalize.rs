@@ -1,8 +1,10 @@
 //! Rows with an L2 norm of 1.
 
+use super::check::{Check, noise, places, rows, wide, words};
 use super::{REDUCE_LANES, lib, padded};
 use crate::error::Result;
 use crate::gpu::{Amount, Cost, Count, Gpu, Grid, Source, Step};
+use crate::reference;
 
 /// `y[rows, columns]` = the first `columns` of `x[rows, ..]`, divided by their L2 norm; a row of zeros stays zero.
 #[derive(Clone, Copy, Debug)]
@@ -35,8 +37,20 @@ impl Normalize {
         Cost { rows: self.rows, operations: amount(3), bytes: amount(8) }
     }
 
+    /// Three rows, one of them zeros.
+    pub fn check(&self) -> Check {
+        let (count, columns) = (3, self.columns);
+        let mut x = noise(1, count * self.stride);
+        x[self.stride..2 * self.stride].fill(0.0);
+        let expected = places(&reference::normalize(&wide(&x), self.stride, columns), columns);
+        let (batch, written) = (rows(self.rows, count), count * padded(columns));
+        Check { batch, inputs: vec![("x", words(&x))], output: "y", written, expected, bound: (1e-6, 1e-5) }
+    }
+
     pub fn step(&self, gpu: &Gpu, buffers: &Buffers) -> Result<Step> {
         let pipeline = gpu.pipeline(self.source())?;
-        Step::single(gpu, pipeline, Grid::each(self.rows), &[("x", buffers.x), ("y", buffers.y)], self.cost())
+        let kernel = *self;
+        let step = Step::single(gpu, pipeline, Grid::each(self.rows), &[("x", buffers.x), ("y", buffers.y)], self.cost())?;
+        Ok(step.checked_by(move || kernel.check()))
     }
 }

@@ -1,9 +1,11 @@
 //! One row for each text, of its tokens' rows.
 
+use super::check::{Check, noise, padded_words, texts, wide};
 use super::{REDUCE_LANES, lib, padded};
 use crate::checkpoint::Pooling;
 use crate::error::Result;
 use crate::gpu::{Amount, Cost, Count, Gpu, Grid, Source, Step};
+use crate::reference;
 
 /// `pooled[texts, columns]` from `x[tokens, hidden]`: several poolings fill the columns of one row, each with a step of its own.
 #[derive(Clone, Copy, Debug)]
@@ -60,14 +62,27 @@ impl PooledRows {
         Cost { rows: Count::Tokens, operations: amount(1), bytes: amount(4) }
     }
 
+    /// Three texts, one of them a token alone.
+    pub fn check(&self) -> Check {
+        let (lengths, hidden, stride) = ([5, 1, 3], self.hidden, padded(self.columns));
+        let batch = texts(&lengths, 10, 1);
+        let x = noise(1, batch.ids.len() * hidden);
+        let expected = reference::pooling(&wide(&x), &lengths, self.pooling);
+        let expected = expected.iter().enumerate().map(|(at, value)| (at / hidden * stride + self.column + at % hidden, *value)).collect();
+        let inputs = vec![("offsets", bytemuck::cast_slice(&batch.offsets).to_vec()), ("x", padded_words(&x, hidden))];
+        Check { batch: batch.header, inputs, output: "pooled", written: lengths.len() * stride, expected, bound: (1e-5, 1e-5) }
+    }
+
     pub fn step(&self, gpu: &Gpu, buffers: &Buffers) -> Result<Step> {
         let pipeline = gpu.pipeline(self.source())?;
-        Step::single(
+        let kernel = *self;
+        let step = Step::single(
             gpu,
             pipeline,
             Grid::each(Count::Texts),
             &[("offsets", buffers.offsets), ("x", buffers.x), ("pooled", buffers.pooled)],
             self.cost(),
-        )
+        )?;
+        Ok(step.checked_by(move || kernel.check()))
     }
 }

@@ -1,5 +1,6 @@
 //! The largest logits of each row.
 
+use super::check::{Check, noise, rows, words};
 use super::lib;
 use crate::error::Result;
 use crate::gpu::{Amount, Cost, Count, Gpu, Grid, Source, Step};
@@ -40,8 +41,27 @@ impl TopK {
         Cost { rows: Count::Selected, operations: amount(2), bytes: amount(4) }
     }
 
+    /// One row whose largest values are known, some of them equals.
+    pub fn check(&self) -> Check {
+        let Self { vocabulary, top } = *self;
+        let mut logits = noise(1, vocabulary);
+        let mut largest: Vec<(f32, usize)> =
+            (0..top).map(|i| (4.0 - (i / 2) as f32 / top as f32, vocabulary - 1 - i * (vocabulary / top))).collect();
+        largest.iter().for_each(|(value, column)| logits[*column] = *value);
+        largest.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        let sum: f64 = logits.iter().map(|value| f64::from(*value).exp()).sum();
+        let columns = largest.iter().map(|(_, column)| *column as f64);
+        let values = largest.iter().map(|(value, _)| f64::from(*value));
+        let expected = columns.chain(values).chain([sum.ln()]).enumerate().collect();
+        let batch = rows(Count::Selected, 1);
+        Check { batch, inputs: vec![("logits", words(&logits))], output: "best", written: self.columns(), expected, bound: (1e-4, 1e-5) }
+    }
+
     pub fn step(&self, gpu: &Gpu, buffers: &Buffers) -> Result<Step> {
         let pipeline = gpu.pipeline(self.source())?;
-        Step::single(gpu, pipeline, Grid::each(Count::Selected), &[("logits", buffers.logits), ("best", buffers.best)], self.cost())
+        let kernel = *self;
+        let step =
+            Step::single(gpu, pipeline, Grid::each(Count::Selected), &[("logits", buffers.logits), ("best", buffers.best)], self.cost())?;
+        Ok(step.checked_by(move || kernel.check()))
     }
 }

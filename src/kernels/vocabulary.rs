@@ -1,6 +1,7 @@
 //! A logit for each word of the vocabulary, by the table of word embeddings as it lies.
 
-use super::embedding::Part;
+use super::check::{Check, noise, rows, samples, words};
+use super::embedding::{Part, part_uniform};
 use super::{WeightFormat, lib, padded};
 use crate::error::Result;
 use crate::gpu::{Amount, Cost, Count, Gpu, Grid, Source, Step};
@@ -33,11 +34,7 @@ const ROWS: u32 = 4;
 impl Vocabulary {
     pub fn source(&self) -> Source {
         let sizes = [("LANES", LANES), ("ROWS", ROWS)];
-        let constants = vec![
-            ("WIDTH4", (padded(self.width) / 4) as f64),
-            ("VOCABULARY", self.vocabulary as f64),
-            ("SCALED", self.weights.is_scaled() as u8 as f64),
-        ];
+        let constants = vec![("WIDTH4", (padded(self.width) / 4) as f64), ("VOCABULARY", self.vocabulary as f64)];
         Source::compose("vocabulary", &sizes, &[lib::BATCH, self.weights.wgsl(), include_str!("../../shaders/vocabulary.wgsl")], constants)
     }
 
@@ -46,6 +43,24 @@ impl Vocabulary {
         let operations = Amount { per_row: 2 * self.width * words, ..Amount::default() };
         let bytes = Amount { fixed: self.weights.bytes(self.width * words), per_row: 4 * words, per_pair: 0 };
         Cost { rows: Count::Selected, operations, bytes }
+    }
+
+    /// Five rows times the words of the first workgroup: a table in parts may have no more.
+    pub fn check(&self) -> Check {
+        let (count, width) = (5, padded(self.width));
+        let present = self.vocabulary.min(LANES as usize);
+        let [x, word, bias] = [noise(1, count * width), noise(2, present * width), noise(3, self.vocabulary)];
+        let (stored, meant) = self.weights.store_rows(&word, width);
+        let mut expected = Vec::new();
+        for (row, at) in (0..count).flat_map(|row| samples(present).into_iter().map(move |at| (row, at))) {
+            let words = &meant[at * width..][..width];
+            let sum: f64 = x[row * width..][..width].iter().zip(words).map(|(x, word)| f64::from(*x) * word).sum();
+            expected.push((row * self.vocabulary + at, sum + f64::from(bias[at])));
+        }
+        let batch = rows(Count::Selected, count);
+        let mut inputs = vec![("batch", bytemuck::cast_slice(&[batch]).to_vec()), ("part", part_uniform(0, present).to_vec())];
+        inputs.extend([("x", words(&x)), ("word", stored), ("bias", words(&bias))]);
+        Check { batch, inputs, output: "logits", written: count * self.vocabulary, expected, bound: (1e-4, 1e-5) }
     }
 
     /// One dispatch for each part of the table; together they write every logit once.
@@ -58,12 +73,12 @@ impl Vocabulary {
                 ("x", buffers.x),
                 ("word", &part.word),
                 ("bias", buffers.bias),
-                // A binding cannot be left empty; without scales nothing reads this.
-                ("scale", part.scale.as_ref().unwrap_or(buffers.bias)),
                 ("logits", buffers.logits),
             ];
             let grid = Grid { x: Count::Fixed((part.rows as u32).div_ceil(LANES)), y: Count::Selected, rows: ROWS };
-            Step::single(gpu, pipeline.clone(), grid, &buffers, self.cost(part.rows))
+            let kernel = *self;
+            let step = Step::single(gpu, pipeline.clone(), grid, &buffers, self.cost(part.rows))?;
+            Ok(step.checked_by(move || kernel.check()))
         };
         parts.iter().map(step).collect()
     }

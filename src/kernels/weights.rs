@@ -53,6 +53,36 @@ impl WeightFormat {
         }
     }
 
+    /// As [`WeightFormat::words`], of a row that stands behind its own scale, where there are scales.
+    pub fn row_words(self, columns: usize) -> usize {
+        self.words(columns) + usize::from(self.is_scaled())
+    }
+
+    /// Stores a row, [padded], behind its own scale where there are scales; returns the scale and what it is divided by.
+    pub fn store_row(self, row: &[f32], words: &mut [u32]) -> (f32, f32) {
+        if !self.is_scaled() {
+            self.pack(row, |_| 1.0, words);
+            return (1.0, 1.0);
+        }
+        let (scale, inverse) = Self::scale(row.iter().fold(0.0, |most: f32, value| most.max(value.abs())));
+        words[0] = scale.to_bits();
+        self.pack(row, |_| inverse, &mut words[1..]);
+        (scale, inverse)
+    }
+
+    /// Rows of `columns` numbers as [`WeightFormat::store_row`] leaves them, and the numbers that they then stand for.
+    pub fn store_rows(self, values: &[f32], columns: usize) -> (Vec<u32>, Vec<f64>) {
+        let mut stored = vec![0; values.len() / columns * self.row_words(columns)];
+        let mut meant = Vec::with_capacity(values.len());
+        let mut padded_row = vec![0.0; padded(columns)];
+        for (words, row) in stored.chunks_exact_mut(self.row_words(columns)).zip(values.chunks_exact(columns)) {
+            padded_row[..columns].copy_from_slice(row);
+            let (scale, inverse) = self.store_row(&padded_row, words);
+            meant.extend(row.iter().map(|value| self.meant(*value, inverse, scale)));
+        }
+        (stored, meant)
+    }
+
     /// Stores `values`, whole groups of four, in `words`; `inverse_scale(i)` is what the value at `i` is multiplied with before it is
     /// rounded to eight bits.
     pub fn pack(self, values: &[f32], inverse_scale: impl Fn(usize) -> f32, words: &mut [u32]) {
@@ -70,6 +100,15 @@ impl WeightFormat {
                     *word = u32::from_le_bytes([0, 1, 2, 3].map(|i| byte(i) as u8));
                 }
             }
+        }
+    }
+
+    /// What a number is after it was stored: multiplied with `inverse_scale`, rounded, and counted times `scale`, where there are scales.
+    pub fn meant(self, value: f32, inverse_scale: f32, scale: f32) -> f64 {
+        match self {
+            Self::F32 => f64::from(value),
+            Self::F16 => f16::from_f32(value).to_f64(),
+            Self::Int8 => f64::from((value * inverse_scale).round_ties_even().clamp(-127.0, 127.0)) * f64::from(scale),
         }
     }
 

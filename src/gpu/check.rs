@@ -1,0 +1,131 @@
+//! Holds a compiled kernel to its definition before anything depends on it: drivers have been seen that return wrong numbers in silence.
+
+use super::plan::Dispatch;
+use super::{Arena, Count, Gpu, Grid, Pipeline};
+use crate::batch::Header;
+use crate::error::{Error, Result};
+
+/// A small input for a kernel and what must come of it.
+pub struct Check {
+    pub batch: Header,
+    /// What each variable of the shader holds, in words of four bytes, except the output.
+    pub inputs: Vec<(&'static str, Vec<u32>)>,
+    /// The variable that the kernel writes.
+    pub output: &'static str,
+    /// Values that it may write; whatever is behind them must stay as it is.
+    pub written: usize,
+    /// Some of these values, by their place.
+    pub expected: Vec<(usize, f64)>,
+    /// Largest absolute difference, and the difference in proportion to the value that is allowed on top of it.
+    pub bound: (f64, f64),
+}
+
+/// Values behind the output that nobody may touch.
+const CANARIES: usize = 16;
+
+/// What the output holds before: a NaN of its own.
+const POISON: u32 = 0x7fc0_1234;
+
+impl Check {
+    /// Runs the kernel on this input.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] where a value is not the expected one or the kernel writes where it must not, and those of running a kernel.
+    pub(super) fn run(&self, gpu: &Gpu, pipeline: &Pipeline, compiled: &wgpu::ComputePipeline, grid: Grid) -> Result<()> {
+        let values = gpu.checked(&format!("trying kernel `{}`", pipeline.kernel), || {
+            let mut arena = Arena::new(gpu, "self-check");
+            let dispatch = self.dispatch(gpu, &mut arena, pipeline, compiled, grid)?;
+            let bytes = (self.written + CANARIES) as u64 * 4;
+            let readback = arena.readback("self-check", self.written + CANARIES)?;
+            let mut encoder = gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("self-check") });
+            dispatch.record(&mut encoder.begin_compute_pass(&Default::default()), &self.batch);
+            encoder.copy_buffer_to_buffer(&dispatch.output, 0, readback.buffer(), 0, bytes);
+            gpu.read_back(encoder, &readback, bytes, <[f32]>::to_vec)
+        })?;
+        self.compare(&values).map_err(|problem| {
+            let info = gpu.info();
+            let (adapter, driver) = (&info.name, [info.driver.as_str(), info.driver_info.as_str()].join(" "));
+            Error::Kernel {
+                kernel: pipeline.kernel,
+                problem: format!(
+                    "gives wrong results on `{adapter}` with driver `{}`: {problem}; update the driver or choose another adapter",
+                    driver.trim()
+                ),
+            }
+        })
+    }
+
+    /// One dispatch over buffers that hold the inputs, and a poisoned output.
+    fn dispatch(&self, gpu: &Gpu, arena: &mut Arena, pipeline: &Pipeline, compiled: &wgpu::ComputePipeline, grid: Grid) -> Result<Checked> {
+        let mut buffer = |label: &str, words: &[u32]| -> Result<wgpu::Buffer> {
+            let buffer = arena.shared(label, words.len())?;
+            gpu.queue().write_buffer(&buffer, 0, bytemuck::cast_slice(words));
+            Ok(buffer)
+        };
+        let output = buffer(self.output, &vec![POISON; self.written + CANARIES])?;
+        let mut buffers = vec![(self.output, output.clone())];
+        for (name, words) in &self.inputs {
+            buffers.push((name, buffer(name, words)?));
+        }
+        // Whatever else the shader names it does not read here, but a binding cannot be left empty.
+        let unused = buffer("unused", &[0; 16])?;
+        for (name, _) in &pipeline.bindings {
+            if !buffers.iter().any(|(given, _)| given == name) {
+                buffers.push((name, unused.clone()));
+            }
+        }
+        let buffers: Vec<(&str, &wgpu::Buffer)> = buffers.iter().map(|(name, buffer)| (*name, buffer)).collect();
+        let bind_group = pipeline.bind(gpu, &buffers)?;
+        Ok(Checked { dispatch: Dispatch::one(pipeline.kernel, compiled.clone(), grid, bind_group), output })
+    }
+
+    fn compare(&self, values: &[f32]) -> Result<(), String> {
+        let (written, canaries) = values.split_at(self.written);
+        if canaries.iter().any(|value| value.to_bits() != POISON) {
+            return Err("it writes beyond the end of its output".into());
+        }
+        let (absolute, relative) = self.bound;
+        for &(place, expected) in &self.expected {
+            let found = f64::from(written[place]);
+            let allowed = absolute + relative * expected.abs();
+            // Not `>`: a NaN must not pass.
+            if !((found - expected).abs() <= allowed) {
+                return Err(format!("value {place} is {found:.9}, expected {expected:.9} within {allowed:.1e}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Checked {
+    dispatch: Dispatch,
+    output: wgpu::Buffer,
+}
+
+impl std::ops::Deref for Checked {
+    type Target = Dispatch;
+
+    fn deref(&self) -> &Dispatch {
+        &self.dispatch
+    }
+}
+
+/// Numbers in [-1, 1) that look random and are the same everywhere.
+pub fn noise(seed: u32, count: usize) -> Vec<f32> {
+    let number = |i: u32| {
+        let mut bits = (i ^ seed.wrapping_mul(0x9e37_79b9)).wrapping_mul(0x85eb_ca6b);
+        bits = (bits ^ bits >> 15).wrapping_mul(0xc2b2_ae35);
+        (bits ^ bits >> 16) as i32 as f32 / 2_147_483_648.0
+    };
+    (0..count as u32).map(number).collect()
+}
+
+/// A batch of rows of any kind, for kernels that know only how many there are.
+pub fn rows(rows: Count, count: usize) -> Header {
+    let count = count as u32;
+    match rows {
+        Count::Texts => Header { texts: count, tokens: 1, ..Header::default() },
+        Count::Selected => Header { selected: count, tokens: 1, texts: 1, ..Header::default() },
+        _ => Header { tokens: count, texts: 1, ..Header::default() },
+    }
+}
