@@ -48,6 +48,7 @@ pub mod gpu;
 mod heads;
 pub mod kernels;
 mod model;
+mod parallel;
 mod pool;
 pub mod reference;
 mod runner;

@@ -1,6 +1,7 @@
 //! What every task shares: a model folder loaded with some head, texts made into tokens, tokens run in batches.
 
 use std::borrow::Cow;
+use std::time::Instant;
 
 use crate::assembler::{Assembler, Inputs};
 use crate::batch::{Bounds, Capacity, MAX_POSITIONS, MAX_TOKEN_TYPES, Sequence};
@@ -10,12 +11,23 @@ use crate::encoder::{self, Encoded, widest_row};
 use crate::error::{Error, Result};
 use crate::gpu::{Arena, Gpu, GpuOptions, Plan};
 use crate::kernels::Variant;
+use crate::parallel;
 use crate::runner::{Output, Runner, Wait};
 use crate::stats::Stats;
 use crate::weights::Upload;
 
 /// Tokens of a batch where the caller does not say.
 const DEFAULT_TOKEN_BUDGET: usize = 8192;
+
+/// About what a token stands for.
+const BYTES_PER_TOKEN: usize = 4;
+
+/// Batches whose tokens are made at a time. Fewer than a few would often leave the last one half full; many more, and the GPU would be
+/// done with those in flight before the next are there.
+const WINDOW_BATCHES: usize = 8;
+
+/// Bytes of text that are worth a thread: it takes some 20 us to start, and these a millisecond to tokenize.
+const BYTES_PER_THREAD: usize = 4096;
 
 /// Bytes that rows of selected tokens may take.
 const SELECTED_BYTES: u64 = 16 << 20;
@@ -39,6 +51,13 @@ impl<'a, S: AsRef<str> + ?Sized> From<&'a S> for Input<'a> {
 impl<'a> From<(&'a str, &'a str)> for Input<'a> {
     fn from((text, pair): (&'a str, &'a str)) -> Self {
         Self { text, pair: Some(pair) }
+    }
+}
+
+impl Input<'_> {
+    /// What there is to tokenize; an empty text has its specials.
+    fn bytes(&self) -> usize {
+        self.text.len() + self.pair.map_or(0, str::len) + 2 * BYTES_PER_TOKEN
     }
 }
 
@@ -143,23 +162,57 @@ impl Model {
         Ok(Self { gpu, config, heads, sentence, runner, max_length, tokenizer })
     }
 
-    /// Makes tokens of texts, each behind `prompt`, specials included, cut at the maximum length.
+    /// Makes tokens of texts on all cores, each text behind `prompt`, specials included, cut at the maximum length.
     ///
     /// # Errors
-    /// [`Error::Input`] when the tokenizer cannot take a text.
+    /// [`Error::Input`] when the tokenizer cannot take a text: the first such text's.
     pub fn encode<'a, I: Into<Input<'a>>>(&self, inputs: impl IntoIterator<Item = I>, prompt: &str) -> Result<Vec<Encoding>> {
-        let encode = |input: I| {
-            let Input { text, pair } = input.into();
-            let text = if prompt.is_empty() { Cow::Borrowed(text) } else { Cow::Owned(format!("{prompt}{text}")) };
-            self.tokenizer.encode(&text, pair, self.max_length)
-        };
-        inputs.into_iter().map(encode).collect()
+        let inputs: Vec<Input> = inputs.into_iter().map(Into::into).collect();
+        self.encode_inputs(&inputs, prompt)
     }
 
-    /// Runs checked sequences; see [`Runner::run`].
+    fn encode_inputs(&self, inputs: &[Input], prompt: &str) -> Result<Vec<Encoding>> {
+        let bytes: usize = inputs.iter().map(Input::bytes).sum();
+        let threads = (bytes / BYTES_PER_THREAD).clamp(1, parallel::cores());
+        let encode = |Input { text, pair }: &Input| {
+            let text = if prompt.is_empty() { Cow::Borrowed(*text) } else { Cow::Owned(format!("{prompt}{text}")) };
+            self.tokenizer.encode(&text, *pair, self.max_length)
+        };
+        parallel::map(inputs, threads, encode).into_iter().collect()
+    }
+
+    /// Runs texts: hands each one's rows to `take` as [`Runner::call`] does, and gives their lengths. Tokens are made of one window of
+    /// texts after another, each while the GPU runs the one before.
+    pub(crate) async fn run_texts(
+        &self,
+        inputs: &[Input<'_>],
+        prompt: &str,
+        wait: Wait,
+        take: impl FnMut(usize, usize, &[f32]),
+    ) -> Result<Vec<Length>> {
+        let mut call = self.runner.call(wait, take);
+        let mut all = Vec::with_capacity(inputs.len());
+        for window in windows(inputs, WINDOW_BATCHES * self.runner.capacity().tokens * BYTES_PER_TOKEN) {
+            let begin = Instant::now();
+            let encodings = self.encode_inputs(window, prompt)?;
+            call.counters.tokenize_nanoseconds += begin.elapsed().as_nanos() as u64;
+            let (first, sequences) = (all.len(), sequences(&encodings));
+            self.check(first, &sequences)?;
+            call.run(first, &sequences).await?;
+            all.extend(lengths(&encodings));
+        }
+        some(all.len())?;
+        call.finish().await?;
+        Ok(all)
+    }
+
+    /// Runs sequences after a check; see [`Runner::call`].
     pub(crate) async fn run(&self, sequences: &[Sequence<'_>], wait: Wait, take: impl FnMut(usize, usize, &[f32])) -> Result<()> {
-        self.check(sequences)?;
-        self.runner.run(sequences, wait, take).await
+        some(sequences.len())?;
+        self.check(0, sequences)?;
+        let mut call = self.runner.call(wait, take);
+        call.run(0, sequences).await?;
+        call.finish().await
     }
 
     /// As [`Model::run`], for heads with one output: the values that count of each text's rows, row after row.
@@ -170,13 +223,12 @@ impl Model {
         Ok(all)
     }
 
+    /// Checks the call's texts from `first` on.
+    ///
     /// # Errors
     /// [`Error::Input`] that names the text that the model cannot take.
-    pub(crate) fn check(&self, sequences: &[Sequence]) -> Result<()> {
-        if sequences.is_empty() {
-            return Err(Error::input("no texts were given: give at least one"));
-        }
-        sequences.iter().enumerate().try_for_each(|(text, sequence)| self.runner.bounds().check(text, sequence))
+    pub(crate) fn check(&self, first: usize, sequences: &[Sequence]) -> Result<()> {
+        (first..).zip(sequences).try_for_each(|(text, sequence)| self.runner.bounds().check(text, sequence))
     }
 
     /// Tokens beyond which a text is cut.
@@ -217,7 +269,7 @@ impl Model {
     /// Every step of the first batch of `sequences`, timed.
     #[cfg(feature = "bench")]
     pub(crate) fn profile(&self, sequences: &[Sequence], runs: usize) -> Result<Vec<crate::runner::Timed>> {
-        self.check(sequences)?;
+        self.check(0, sequences)?;
         self.runner.profile(sequences, runs)
     }
 
@@ -225,6 +277,26 @@ impl Model {
     pub fn kernels(&self) -> Vec<&'static str> {
         self.runner.plan().kernels().collect()
     }
+}
+
+/// # Errors
+/// [`Error::Input`] for no texts.
+pub(crate) fn some(texts: usize) -> Result<()> {
+    if texts == 0 { Err(Error::input("no texts were given: give at least one")) } else { Ok(()) }
+}
+
+/// Cuts `inputs` into windows of at most `bytes`, or of one text.
+fn windows<'i, 'a>(mut inputs: &'i [Input<'a>], bytes: usize) -> impl Iterator<Item = &'i [Input<'a>]> {
+    std::iter::from_fn(move || {
+        let mut sum = 0;
+        let fits = |input: &&Input| {
+            sum += input.bytes();
+            sum <= bytes
+        };
+        let (window, rest) = inputs.split_at_checked(inputs.iter().take_while(fits).count().max(1))?;
+        inputs = rest;
+        Some(window)
+    })
 }
 
 /// The sequences and lengths of encoded texts.

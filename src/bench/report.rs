@@ -137,7 +137,8 @@ impl WorkloadReport {
             texts_per_second: texts as f64 / median,
             tokens_per_second: tokens as f64 / median,
             operations_per_second: operations / median,
-            host_seconds: last.host_nanoseconds as f64 * 1e-9 / last.batches.max(1) as f64,
+            host_seconds: (last.pack_nanoseconds + last.record_nanoseconds + last.submit_nanoseconds) as f64 * 1e-9
+                / last.batches.max(1) as f64,
             bytes_uploaded: last.bytes_uploaded,
             bytes_read: last.bytes_read,
         }

@@ -56,12 +56,9 @@ impl Gpu {
         encoder.resolve_query_set(&set, 0..queries as u32, &resolved, 0);
         encoder.copy_buffer_to_buffer(&resolved, 0, readback.buffer(), 0, size);
         let submission = self.queue().submit([encoder.finish()]);
-        let done = readback.request(size);
+        readback.request(size);
         self.wait(submission)?;
-        match pollster::block_on(done) {
-            Ok(Ok(())) => {}
-            _ => return Err(self.lost("the timestamps did not come back".into())),
-        }
+        pollster::block_on(readback.answered()).map_err(|reason| self.lost(reason))?;
         let times = readback.read(size, bytemuck::pod_collect_to_vec);
         times.map_err(|error| Error::Device { problem: format!("reading timestamps: {error}") })
     }
