@@ -88,16 +88,16 @@ fn noop() -> Gpu {
 
 #[test]
 fn a_request_allocates_nothing_of_its_own() {
-    let embedder = Embedder::builder().gpu(noop()).token_budget(128).from_dir(fixture("tiny-minilm-bert-l3-h96")).unwrap();
+    let embedder = Embedder::builder().gpu(noop()).token_budget(512).from_dir(fixture("tiny-minilm-bert-l3-h96")).unwrap();
     let ids: Vec<u32> = (0..60).collect();
-    let many: Vec<Sequence> = (0..40).map(|i| Sequence { ids: &ids[..1 + i * 7 % 60], type_ids: &[], selected: &[] }).collect();
+    let many: Vec<Sequence> = (0..700).map(|i| Sequence { ids: &ids[..1 + i * 7 % 60], type_ids: &[], selected: &[] }).collect();
     let mut rows = vec![0.0; many.len() * embedder.dimension()];
     for _ in 0..3 {
         embedder.embed_tokens_into(&many, &mut rows).unwrap();
     }
     assert!(embedder.model().stats().last.batches > 3, "more batches than can be in flight");
 
-    for texts in [&many[..], &many[..1], &many[20..]] {
+    for texts in [&many[..], &many[..1], &many[650..]] {
         let rows = &mut rows[..texts.len() * embedder.dimension()];
         let (of_wgpu, own) = allocations(|| embedder.embed_tokens_into(texts, rows).unwrap());
         assert!(of_wgpu.len() > 10, "stacks without files?\n{}", own.join("\n"));
