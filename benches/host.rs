@@ -6,7 +6,7 @@
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use minilm::batch::{Batch, Bounds, Capacity, Sequence, sort, split};
-use minilm::{Embedder, Gpu, wgpu};
+use minilm::{Counters, Embedder, Gpu, wgpu};
 
 /// 12 layers with a hidden size of 384.
 const FOLDER: &str = "examples/models/e5-small-multilingual-19k-int8";
@@ -20,30 +20,38 @@ fn main() {
         let ids = vec![7; tokens];
         let sequences = vec![sequence(&ids); texts];
         let mut rows = vec![0.0; texts * embedder.dimension()];
-        let before = embedder.model().stats().total;
-        for _ in 0..200 {
+        let counted = (0..500).map(|_| {
             embedder.embed_tokens_into(&sequences, &mut rows).expect("a call");
-        }
-        let after = embedder.model().stats().total;
-        let each = |before: u64, after: u64| (after - before) as f64 / 200e3;
+            embedder.model().stats().last
+        });
+        let counted: Vec<Counters> = counted.collect();
+        let median = |nanoseconds: fn(&Counters) -> u64| {
+            let mut all: Vec<u64> = counted.iter().map(nanoseconds).collect();
+            all.sort_unstable();
+            all[all.len() / 2] as f64 / 1e3
+        };
         println!(
-            "a batch of {texts} texts of {tokens} tokens, {} dispatches: pack {:.1} us, record {:.1} us, submit {:.1} us",
+            "a batch of {texts} texts of {tokens} tokens, {} dispatches, medians: pack {:.1} us, record {:.1} us, submit {:.1} us",
             embedder.model().kernels().len(),
-            each(before.pack_nanoseconds, after.pack_nanoseconds),
-            each(before.record_nanoseconds, after.record_nanoseconds),
-            each(before.submit_nanoseconds, after.submit_nanoseconds)
+            median(|counters| counters.pack_nanoseconds),
+            median(|counters| counters.record_nanoseconds),
+            median(|counters| counters.submit_nanoseconds)
         );
     }
     divan::main();
 }
 
-fn embedder() -> Embedder {
+fn gpu() -> Gpu {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
     descriptor.backends = wgpu::Backends::NOOP;
     descriptor.backend_options.noop = wgpu::NoopBackendOptions { enable: true, ..Default::default() };
     let adapter = pollster::block_on(wgpu::Instance::new(descriptor).request_adapter(&Default::default())).expect("the noop adapter");
     let (device, queue) = pollster::block_on(adapter.request_device(&Default::default())).expect("a device");
-    Embedder::builder().gpu(Gpu::from_device(device, queue)).from_dir(FOLDER).expect("the model of the repository")
+    Gpu::from_device(device, queue)
+}
+
+fn embedder() -> Embedder {
+    Embedder::builder().gpu(gpu()).from_dir(FOLDER).expect("the model of the repository")
 }
 
 fn sequence(ids: &[u32]) -> Sequence<'_> {
@@ -94,4 +102,24 @@ fn pack(bencher: Bencher, tokens: usize) {
 fn call(bencher: Bencher, texts: usize) {
     let (embedder, texts) = (embedder(), sentences(texts));
     bencher.counter(ItemsCount::new(texts.len())).bench(|| embedder.embed(&texts).expect("rows"));
+}
+
+/// A whole call of texts that are tokens already.
+#[divan::bench(args = [1, 64, 256])]
+fn call_of_tokens(bencher: Bencher, texts: usize) {
+    let (embedder, ids) = (embedder(), [7; 32]);
+    let sequences = vec![sequence(&ids); texts];
+    let mut rows = vec![0.0; texts * embedder.dimension()];
+    bencher.counter(ItemsCount::new(texts)).bench_local(|| embedder.embed_tokens_into(&sequences, &mut rows).expect("rows"));
+}
+
+/// What it costs to catch a batch's errors where they happen.
+#[divan::bench]
+fn error_scopes(bencher: Bencher) {
+    let gpu = gpu();
+    bencher.bench_local(|| {
+        let filters = [wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation];
+        let [internal, memory, validation] = filters.map(|filter| gpu.device().push_error_scope(filter));
+        [validation, memory, internal].map(|scope| pollster::block_on(scope.pop()).is_none())
+    });
 }
