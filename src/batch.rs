@@ -134,23 +134,35 @@ pub struct Batch {
 impl Batch {
     /// Packs the `members` of `sequences`, which have been checked against the model's bounds.
     pub fn pack(sequences: &[Sequence], members: &[usize], bounds: &Bounds) -> Self {
-        let Bounds { default_type, .. } = *bounds;
-        let (offsets, selected_offsets) = (vec![Offset::default()], vec![0]);
-        let mut batch = Self { texts: members.to_vec(), offsets, selected_offsets, ..Self::default() };
-        for &member in members {
-            let Sequence { ids, type_ids, selected } = sequences[member];
-            batch.selected.extend(selected.iter().map(|at| batch.ids.len() as u32 + at));
-            batch.selected_offsets.push(batch.selected.len() as u32);
-            batch.ids.extend_from_slice(ids);
-            let types = type_ids.iter().copied().chain(std::iter::repeat(default_type));
-            batch.places.extend(bounds.positions(ids).zip(types).map(|(position, ty)| position | ty << 24));
-            batch.header.tiles += (ids.len() as u32).div_ceil(TILE);
-            batch.offsets.push(Offset { token: batch.ids.len() as u32, tile: batch.header.tiles });
-        }
-        batch.header.tokens = batch.ids.len() as u32;
-        batch.header.texts = members.len() as u32;
-        batch.header.selected = batch.selected.len() as u32;
+        let mut batch = Self::default();
+        batch.repack(sequences, members, bounds);
         batch
+    }
+
+    /// As [`Batch::pack`], in the memory of a batch that is done.
+    pub fn repack(&mut self, sequences: &[Sequence], members: &[usize], bounds: &Bounds) {
+        let Self { texts, header, offsets, ids, places, selected: all_selected, selected_offsets } = self;
+        texts.clear();
+        texts.extend_from_slice(members);
+        offsets.clear();
+        offsets.push(Offset::default());
+        selected_offsets.clear();
+        selected_offsets.push(0);
+        for values in [&mut *ids, places, all_selected] {
+            values.clear();
+        }
+        let mut tiles = 0;
+        for &member in members {
+            let Sequence { ids: text, type_ids, selected } = sequences[member];
+            all_selected.extend(selected.iter().map(|at| ids.len() as u32 + at));
+            selected_offsets.push(all_selected.len() as u32);
+            ids.extend_from_slice(text);
+            let types = type_ids.iter().copied().chain(std::iter::repeat(bounds.default_type));
+            places.extend(bounds.positions(text).zip(types).map(|(position, ty)| position | ty << 24));
+            tiles += (text.len() as u32).div_ceil(TILE);
+            offsets.push(Offset { token: ids.len() as u32, tile: tiles });
+        }
+        *header = Header { tokens: ids.len() as u32, texts: members.len() as u32, tiles, selected: all_selected.len() as u32 };
     }
 
     /// Bytes that go to the GPU: ids, places, offsets, what is selected, and the uniform, nothing else.
@@ -160,27 +172,34 @@ impl Batch {
     }
 }
 
-/// Splits texts into batches within `capacity`, longest texts first. Each text alone fits.
-pub fn split(sequences: &[Sequence], capacity: Capacity) -> Vec<Vec<usize>> {
-    let mut order: Vec<usize> = (0..sequences.len()).collect();
-    order.sort_by_key(|&text| std::cmp::Reverse(sequences[text].ids.len())); // stable: equal lengths stay in the caller's order
-    let mut batches: Vec<Vec<usize>> = Vec::new();
-    let (mut tokens, mut selected) = (0, 0);
-    for text in order {
-        let Sequence { ids, selected: more, .. } = sequences[text];
-        let fits = tokens + ids.len() <= capacity.tokens && selected + more.len() <= capacity.selected;
-        match batches.last_mut() {
-            Some(batch) if fits && batch.len() < capacity.texts => {
-                batch.push(text);
-                (tokens, selected) = (tokens + ids.len(), selected + more.len());
-            }
-            _ => {
-                batches.push(vec![text]);
-                (tokens, selected) = (ids.len(), more.len());
-            }
-        }
+/// Sorts texts for [`split`]: longest first, equal lengths in the caller's order.
+pub fn sort(sequences: &[Sequence], order: &mut Vec<usize>) {
+    order.clear();
+    order.extend(0..sequences.len());
+    order.sort_unstable_by_key(|&text| (std::cmp::Reverse(sequences[text].ids.len()), text)); // a stable sort would allocate
+}
+
+/// Splits texts into batches within `capacity`, in the given order. Each text alone fits.
+pub fn split<'a>(sequences: &'a [Sequence], mut order: &'a [usize], capacity: Capacity) -> impl Iterator<Item = &'a [usize]> {
+    std::iter::from_fn(move || {
+        let (mut tokens, mut selected) = (0, 0);
+        let fits = |&&text: &&usize| {
+            (tokens, selected) = (tokens + sequences[text].ids.len(), selected + sequences[text].selected.len());
+            tokens <= capacity.tokens && selected <= capacity.selected
+        };
+        let texts = order.iter().take(capacity.texts).take_while(fits).count().max(1);
+        let (batch, rest) = order.split_at_checked(texts)?;
+        order = rest;
+        Some(batch)
+    })
+}
+
+impl Capacity {
+    /// For batches of so many tokens: texts of fewer than eight on average fill them by their number.
+    pub fn with_tokens(self, tokens: usize) -> Self {
+        const SHORT_TEXT: usize = 8;
+        Self { tokens, texts: tokens.div_ceil(SHORT_TEXT), selected: self.selected.min(tokens) }
     }
-    batches
 }
 
 /// Most tokens, texts and selected tokens of one batch.
@@ -215,6 +234,10 @@ mod tests {
         assert_eq!(batch.bytes(), 16 + 3 * 8 + 43 * 8 + 3 * 4);
         let languages = Batch::pack(&sequences, &[0, 1], &Bounds { default_type: 5, ..BOUNDS });
         assert_eq!(languages.places[2..4], [2 | 1 << 24, 5 << 24], "the default is for texts without types");
+
+        let mut reused = languages;
+        reused.repack(&sequences, &[1, 0], &Bounds { position_offset: 2, ..BOUNDS });
+        assert_eq!(reused, batch, "nothing is left of what was packed before");
     }
 
     #[test]
@@ -225,10 +248,16 @@ mod tests {
         assert_eq!(BOUNDS.positions(&[0, 7, 1, 8]).collect::<Vec<_>>(), [0, 1, 2, 3]);
     }
 
+    fn all(sequences: &[Sequence], capacity: Capacity) -> Vec<Vec<usize>> {
+        let mut order = vec![7; 3];
+        sort(sequences, &mut order);
+        split(sequences, &order, capacity).map(<[_]>::to_vec).collect()
+    }
+
     fn batches(lengths: &[usize], tokens: usize, texts: usize) -> Vec<Vec<usize>> {
         let ids = vec![0; 100];
         let sequences: Vec<_> = lengths.iter().map(|&length| sequence(&ids[..length], &[], &ids[..length / 2])).collect();
-        split(&sequences, Capacity { tokens, texts, selected: 1000 })
+        all(&sequences, Capacity { tokens, texts, selected: 1000 })
     }
 
     #[test]
@@ -238,7 +267,7 @@ mod tests {
         assert_eq!(batches(&[10, 10], 10, 8), [vec![0], vec![1]]);
         assert!(batches(&[], 10, 8).is_empty());
         let selected = sequence(&[1, 2, 3], &[], &[0, 1]);
-        assert_eq!(split(&[selected; 3], Capacity { tokens: 100, texts: 8, selected: 4 }), [vec![0, 1], vec![2]]);
+        assert_eq!(all(&[selected; 3], Capacity { tokens: 100, texts: 8, selected: 4 }), [vec![0, 1], vec![2]]);
     }
 
     #[test]

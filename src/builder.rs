@@ -1,11 +1,13 @@
 //! Options first, then a model folder: one builder for every task.
 
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
 use crate::checkpoint::Checkpoint;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::kernels::WeightFormat;
+use crate::memory::MemoryPlan;
 
 /// What every task can be asked for.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +17,9 @@ pub struct Options {
     pub(crate) token_budget: Option<usize>,
     pub(crate) language: Option<String>,
     pub(crate) weights: WeightFormat,
+    pub(crate) max_gpu_memory: Option<u64>,
+    /// Where the plan goes when nothing is to be loaded.
+    pub(crate) plan_only: Option<Arc<OnceLock<MemoryPlan>>>,
 }
 
 /// Something that a model folder is loaded as: [`Embedder`](crate::Embedder), [`Classifier`](crate::Classifier), ...
@@ -85,6 +90,27 @@ impl<T: Task> Builder<T> {
     pub fn weights(mut self, format: WeightFormat) -> Self {
         self.options.weights = format;
         self
+    }
+
+    /// Most bytes of GPU memory for weights, activations and results together. The token budget shrinks until they fit; where not even one
+    /// text of the maximum length does, loading is refused with what it would take.
+    pub fn max_gpu_memory(mut self, bytes: u64) -> Self {
+        self.options.max_gpu_memory = Some(bytes);
+        self
+    }
+
+    /// What [`Builder::from_dir`] would take of the GPU's memory with the same options, without taking it.
+    ///
+    /// # Errors
+    /// As [`Builder::from_dir`].
+    pub fn memory_plan(mut self, dir: impl AsRef<Path>) -> Result<MemoryPlan> {
+        let plan = Arc::new(OnceLock::new());
+        self.options.plan_only = Some(plan.clone());
+        match (self.from_dir(dir), plan.get()) {
+            (_, Some(plan)) => Ok(*plan),
+            (Err(error), None) => Err(error),
+            (Ok(_), None) => Err(Error::input("the task made no plan of its memory")),
+        }
     }
 
     /// Loads the model folder: `config.json`, weights, a tokenizer, and what sentence-transformers keeps beside them.

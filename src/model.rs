@@ -1,6 +1,8 @@
 //! What every task shares: a model folder loaded with some head, texts made into tokens, tokens run in batches.
 
 use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Instant;
 
 use crate::assembler::{Assembler, Inputs};
 use crate::batch::{Bounds, Capacity, MAX_POSITIONS, MAX_TOKEN_TYPES, Sequence};
@@ -8,14 +10,27 @@ use crate::builder::Options;
 use crate::checkpoint::{Checkpoint, EncoderConfig, Encoding, HeadConfig, SentenceSettings, Tokenizer};
 use crate::encoder::{self, Encoded, widest_row};
 use crate::error::{Error, Result};
-use crate::gpu::{Arena, Gpu, GpuOptions, Plan};
-use crate::runner::{Output, Runner, Wait};
+use crate::gpu::{Arena, Gpu, GpuOptions, Plan, Step, prepare};
+use crate::memory::{self, MemoryPlan};
+use crate::parallel;
+use crate::pool::Pool;
+use crate::runner::{self, Output, Runner, Slot, Wait};
 use crate::stats::Stats;
 use crate::tuning::Tuning;
 use crate::weights::Upload;
 
 /// Tokens of a batch where the caller does not say.
 const DEFAULT_TOKEN_BUDGET: usize = 8192;
+
+/// About what a token stands for.
+const BYTES_PER_TOKEN: usize = 4;
+
+/// Batches whose tokens are made at a time. Fewer than a few would often leave the last one half full; many more, and the GPU would be
+/// done with those in flight before the next are there.
+const WINDOW_BATCHES: usize = 8;
+
+/// Bytes of text that are worth a thread: it takes some 20 us to start, and these a millisecond to tokenize.
+const BYTES_PER_THREAD: usize = 4096;
 
 /// Bytes that rows of selected tokens may take.
 const SELECTED_BYTES: u64 = 16 << 20;
@@ -39,6 +54,13 @@ impl<'a, S: AsRef<str> + ?Sized> From<&'a S> for Input<'a> {
 impl<'a> From<(&'a str, &'a str)> for Input<'a> {
     fn from((text, pair): (&'a str, &'a str)) -> Self {
         Self { text, pair: Some(pair) }
+    }
+}
+
+impl Input<'_> {
+    /// What there is to tokenize; an empty text has its specials.
+    fn bytes(&self) -> usize {
+        self.text.len() + self.pair.map_or(0, str::len) + 2 * BYTES_PER_TOKEN
     }
 }
 
@@ -67,6 +89,17 @@ pub(crate) struct Needs {
     pub selected_row: usize,
 }
 
+/// What a pass is made of.
+struct Layout {
+    inputs: Inputs,
+    outputs: Vec<Output>,
+    slots: Arc<Pool<Slot>>,
+    steps: Vec<Step>,
+    /// Bytes of weights.
+    uploaded: u64,
+    memory: MemoryPlan,
+}
+
 /// A model on the GPU with its tokenizer. Every task has one.
 pub struct Model {
     gpu: Gpu,
@@ -84,7 +117,7 @@ impl Model {
         mut checkpoint: Checkpoint,
         options: Options,
         needs: Needs,
-        head: impl FnOnce(&Checkpoint, &mut Assembler, &Encoded) -> Result<Vec<Output>>,
+        head: impl Fn(&Checkpoint, &mut Assembler, &Encoded) -> Result<Vec<Output>>,
     ) -> Result<Self> {
         let gpu = match options.gpu {
             Some(gpu) => gpu,
@@ -116,11 +149,11 @@ impl Model {
             max_selected: capacity.selected,
         };
 
-        let what = format!("loading {}", checkpoint.path.display());
         let tuning = Tuning::defaults(&gpu);
-        let runner = gpu.checked(&what, || {
+        let lay_out = |capacity: Capacity, planning: bool| {
+            let arena = |what| if planning { Arena::planning(&gpu, what) } else { Ok(Arena::new(&gpu, what)) };
+            let [mut weights, mut activations] = [arena("weights")?, arena("activations")?];
             let tensors = checkpoint.encoder()?;
-            let (mut weights, mut activations) = (Arena::new(&gpu, "weights"), Arena::new(&gpu, "activations"));
             let inputs = Inputs::new(&mut activations, capacity)?;
             let mut pass = Assembler {
                 gpu: &gpu,
@@ -134,33 +167,91 @@ impl Model {
             };
             let encoded = encoder::assemble(&mut pass, &tensors, needs.all_layers)?;
             let outputs = head(&checkpoint, &mut pass, &encoded)?;
-            let (plan, uploaded) = (Plan::new(&gpu, pass.steps)?, pass.upload.uploaded);
-            gpu.flush()?;
-            let runner = Runner::new(gpu.clone(), plan, inputs, outputs, capacity, bounds, &mut activations)?;
-            runner.set_memory(uploaded, weights.bytes(), activations.bytes());
-            Ok(runner)
+            let (steps, uploaded) = (pass.steps, pass.upload.uploaded);
+            let slots = runner::slots(&mut activations, &outputs, capacity)?;
+            let (weight_bytes, activation_bytes) = (weights.bytes(), activations.bytes());
+            let memory = MemoryPlan { weight_bytes, activation_bytes, token_budget: capacity.tokens };
+            Ok(Layout { inputs, outputs, slots, steps, uploaded, memory })
+        };
+        let what = format!("loading {}", checkpoint.path.display());
+        let (capacity, memory, planned) = gpu.checked(&what, || {
+            memory::fit(capacity, max_length, options.max_gpu_memory, &what, |capacity| {
+                let Layout { memory, steps, .. } = lay_out(capacity, true)?;
+                Ok((memory, steps))
+            })
+        })?;
+        if let Some(plan) = &options.plan_only {
+            _ = plan.set(memory);
+            return Err(Error::input("the model was planned, not loaded"));
+        }
+        let bounds = Bounds { max_selected: capacity.selected, ..bounds };
+        // Kernels are compiled and checked while the weights are on their way.
+        let runner = std::thread::scope(|scope| {
+            scope.spawn(|| prepare(&gpu, &planned));
+            gpu.checked(&what, || {
+                let Layout { inputs, outputs, slots, steps, uploaded, memory } = lay_out(capacity, false)?;
+                gpu.flush()?;
+                let plan = Plan::new(&gpu, steps)?;
+                let runner = Runner::new(gpu.clone(), plan, inputs, outputs, slots, capacity, bounds);
+                runner.set_memory(uploaded, memory.weight_bytes, memory.activation_bytes);
+                Ok(runner)
+            })
         })?;
         let Checkpoint { tokenizer, sentence, heads, .. } = checkpoint;
         Ok(Self { gpu, config, heads, sentence, runner, max_length, tokenizer })
     }
 
-    /// Makes tokens of texts, each behind `prompt`, specials included, cut at the maximum length.
+    /// Makes tokens of texts on all cores, each text behind `prompt`, specials included, cut at the maximum length.
     ///
     /// # Errors
-    /// [`Error::Input`] when the tokenizer cannot take a text.
+    /// [`Error::Input`] when the tokenizer cannot take a text: the first such text's.
     pub fn encode<'a, I: Into<Input<'a>>>(&self, inputs: impl IntoIterator<Item = I>, prompt: &str) -> Result<Vec<Encoding>> {
-        let encode = |input: I| {
-            let Input { text, pair } = input.into();
-            let text = if prompt.is_empty() { Cow::Borrowed(text) } else { Cow::Owned(format!("{prompt}{text}")) };
-            self.tokenizer.encode(&text, pair, self.max_length)
-        };
-        inputs.into_iter().map(encode).collect()
+        let inputs: Vec<Input> = inputs.into_iter().map(Into::into).collect();
+        self.encode_inputs(&inputs, prompt)
     }
 
-    /// Runs checked sequences; see [`Runner::run`].
+    fn encode_inputs(&self, inputs: &[Input], prompt: &str) -> Result<Vec<Encoding>> {
+        let bytes: usize = inputs.iter().map(Input::bytes).sum();
+        let threads = (bytes / BYTES_PER_THREAD).clamp(1, parallel::cores());
+        let encode = |Input { text, pair }: &Input| {
+            let text = if prompt.is_empty() { Cow::Borrowed(*text) } else { Cow::Owned(format!("{prompt}{text}")) };
+            self.tokenizer.encode(&text, *pair, self.max_length)
+        };
+        parallel::map(inputs, threads, encode).into_iter().collect()
+    }
+
+    /// Runs texts: hands each one's rows to `take` as [`Runner::call`] does, and gives their lengths. Tokens are made of one window of
+    /// texts after another, each while the GPU runs the one before.
+    pub(crate) async fn run_texts(
+        &self,
+        inputs: &[Input<'_>],
+        prompt: &str,
+        wait: Wait,
+        take: impl FnMut(usize, usize, &[f32]),
+    ) -> Result<Vec<Length>> {
+        let mut call = self.runner.call(wait, take);
+        let mut all = Vec::with_capacity(inputs.len());
+        for window in windows(inputs, WINDOW_BATCHES * self.runner.capacity().tokens * BYTES_PER_TOKEN) {
+            let begin = Instant::now();
+            let encodings = self.encode_inputs(window, prompt)?;
+            call.counters.tokenize_nanoseconds += begin.elapsed().as_nanos() as u64;
+            let (first, sequences) = (all.len(), sequences(&encodings));
+            self.check(first, &sequences)?;
+            call.run(first, &sequences).await?;
+            all.extend(lengths(&encodings));
+        }
+        some(all.len())?;
+        call.finish().await?;
+        Ok(all)
+    }
+
+    /// Runs sequences after a check; see [`Runner::call`].
     pub(crate) async fn run(&self, sequences: &[Sequence<'_>], wait: Wait, take: impl FnMut(usize, usize, &[f32])) -> Result<()> {
-        self.check(sequences)?;
-        self.runner.run(sequences, wait, take).await
+        some(sequences.len())?;
+        self.check(0, sequences)?;
+        let mut call = self.runner.call(wait, take);
+        call.run(0, sequences).await?;
+        call.finish().await
     }
 
     /// As [`Model::run`], for heads with one output: the values that count of each text's rows, row after row.
@@ -171,13 +262,12 @@ impl Model {
         Ok(all)
     }
 
+    /// Checks the call's texts from `first` on.
+    ///
     /// # Errors
     /// [`Error::Input`] that names the text that the model cannot take.
-    pub(crate) fn check(&self, sequences: &[Sequence]) -> Result<()> {
-        if sequences.is_empty() {
-            return Err(Error::input("no texts were given: give at least one"));
-        }
-        sequences.iter().enumerate().try_for_each(|(text, sequence)| self.runner.bounds().check(text, sequence))
+    pub(crate) fn check(&self, first: usize, sequences: &[Sequence]) -> Result<()> {
+        (first..).zip(sequences).try_for_each(|(text, sequence)| self.runner.bounds().check(text, sequence))
     }
 
     /// Tokens beyond which a text is cut.
@@ -218,7 +308,7 @@ impl Model {
     /// Every step of the first batch of `sequences`, timed.
     #[cfg(feature = "bench")]
     pub(crate) fn profile(&self, sequences: &[Sequence], runs: usize) -> Result<Vec<crate::runner::Timed>> {
-        self.check(sequences)?;
+        self.check(0, sequences)?;
         self.runner.profile(sequences, runs)
     }
 
@@ -226,6 +316,26 @@ impl Model {
     pub fn kernels(&self) -> Vec<&'static str> {
         self.runner.plan().kernels().collect()
     }
+}
+
+/// # Errors
+/// [`Error::Input`] for no texts.
+pub(crate) fn some(texts: usize) -> Result<()> {
+    if texts == 0 { Err(Error::input("no texts were given: give at least one")) } else { Ok(()) }
+}
+
+/// Cuts `inputs` into windows of at most `bytes`, or of one text.
+fn windows<'i, 'a>(mut inputs: &'i [Input<'a>], bytes: usize) -> impl Iterator<Item = &'i [Input<'a>]> {
+    std::iter::from_fn(move || {
+        let mut sum = 0;
+        let fits = |input: &&Input| {
+            sum += input.bytes();
+            sum <= bytes
+        };
+        let (window, rest) = inputs.split_at_checked(inputs.iter().take_while(fits).count().max(1))?;
+        inputs = rest;
+        Some(window)
+    })
 }
 
 /// The sequences and lengths of encoded texts.
@@ -270,11 +380,9 @@ fn capacity(gpu: &Gpu, config: &EncoderConfig, budget: Option<usize>, max_length
             )));
         }
     };
-    // Shorter texts than this on average fill a batch by their number.
-    const SHORT_TEXT: usize = 8;
     let selected = match selected_row as u64 * 4 {
         0 => 0,
         row => (SELECTED_BYTES / row).max(FEWEST_SELECTED).min(gpu.max_binding() / row).clamp(1, tokens as u64) as usize,
     };
-    Ok(Capacity { tokens, texts: tokens.div_ceil(SHORT_TEXT), selected })
+    Ok(Capacity { tokens, texts: 0, selected }.with_tokens(tokens))
 }

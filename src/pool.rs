@@ -3,7 +3,7 @@
 //! What comes back goes straight to who has waited longest, so that a long call that gives and takes cannot starve a short one.
 
 use std::collections::VecDeque;
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::channel::oneshot;
@@ -68,6 +68,12 @@ impl<T> Deref for Lease<T> {
     fn deref(&self) -> &T {
         // Only `drop` takes the thing out.
         self.thing.as_ref().expect("a lease holds its thing until it is dropped")
+    }
+}
+
+impl<T> DerefMut for Lease<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.thing.as_mut().expect("a lease holds its thing until it is dropped")
     }
 }
 

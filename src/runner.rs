@@ -1,13 +1,12 @@
 //! Runs a plan over batches: a few small uploads, one pass, one submit, one copy back, with several batches in flight.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use futures::channel::oneshot;
-
 use crate::assembler::Inputs;
-use crate::batch::{Batch, Bounds, Capacity, Header, Sequence, split};
+use crate::batch::{Batch, Bounds, Capacity, Header, Sequence, sort, split};
 use crate::error::{Error, Result};
 use crate::gpu::{Arena, Count, Gpu, Plan, Readback};
 use crate::pool::{Lease, Pool};
@@ -54,6 +53,9 @@ pub enum Wait {
     InBackground,
 }
 
+/// Texts whose order a call's memory keeps room for when it is over.
+const KEPT_ORDER: usize = 1 << 16;
+
 /// A model's plan with its inputs and its outputs.
 pub struct Runner {
     gpu: Gpu,
@@ -62,10 +64,33 @@ pub struct Runner {
     outputs: Vec<Output>,
     capacity: Capacity,
     bounds: Bounds,
-    readbacks: Arc<Pool<Readback>>,
+    slots: Arc<Pool<Slot>>,
+    /// The memory of calls that are over.
+    idle: Mutex<Vec<Memory>>,
     /// Held from the first write of a batch's inputs to its submit: there is one set of inputs for all threads.
     order: Mutex<()>,
     stats: Mutex<Stats>,
+}
+
+/// What a batch needs on the host.
+pub struct Slot {
+    readback: Readback,
+    batch: Batch,
+}
+
+/// What a call needs on the host beside its batches.
+#[derive(Default)]
+struct Memory {
+    order: Vec<usize>,
+    flying: VecDeque<Flight>,
+}
+
+/// Room for the results of the batches that may be under way.
+pub fn slots(arena: &mut Arena, outputs: &[Output], capacity: Capacity) -> Result<Arc<Pool<Slot>>> {
+    // All outputs of a batch come back in one buffer, one after another.
+    let values = outputs.iter().map(|output| capacity.rows(output.rows) * output.stride).sum();
+    let slot = |_| Ok(Slot { readback: arena.readback("result", values)?, batch: Batch::default() });
+    Ok(Pool::new((0..IN_FLIGHT).map(slot).collect::<Result<_>>()?))
 }
 
 impl Runner {
@@ -74,15 +99,12 @@ impl Runner {
         plan: Plan,
         inputs: Inputs,
         outputs: Vec<Output>,
+        slots: Arc<Pool<Slot>>,
         capacity: Capacity,
         bounds: Bounds,
-        arena: &mut Arena,
-    ) -> Result<Self> {
-        // All outputs of a batch come back in one buffer, one after another.
-        let values = outputs.iter().map(|output| capacity.rows(output.rows) * output.stride).sum();
-        let readbacks = (0..IN_FLIGHT).map(|_| arena.readback("result", values)).collect::<Result<_>>()?;
-        let readbacks = Pool::new(readbacks);
-        Ok(Self { gpu, plan, inputs, outputs, capacity, bounds, readbacks, order: Mutex::default(), stats: Mutex::default() })
+    ) -> Self {
+        let (idle, order, stats) = Default::default();
+        Self { gpu, plan, inputs, outputs, capacity, bounds, slots, idle, order, stats }
     }
 
     pub fn outputs(&self) -> &[Output] {
@@ -93,44 +115,27 @@ impl Runner {
         &self.bounds
     }
 
+    pub fn capacity(&self) -> Capacity {
+        self.capacity
+    }
+
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
 
     pub fn stats(&self) -> Stats {
-        *self.lock_stats()
+        *lock(&self.stats)
     }
 
     pub fn set_memory(&self, weight_bytes_uploaded: u64, weight_bytes: u64, activation_bytes: u64) {
-        let mut stats = self.lock_stats();
+        let mut stats = lock(&self.stats);
         *stats = Stats { weight_bytes_uploaded, weight_bytes, activation_bytes, ..*stats };
     }
 
-    /// Runs all `sequences` and hands each one's rows to `take(text, output, rows)`, `rows` with the output's stride, batch by batch.
-    pub async fn run(&self, sequences: &[Sequence<'_>], wait: Wait, mut take: impl FnMut(usize, usize, &[f32])) -> Result<()> {
-        let mut counters = Counters::default();
-        let mut flying: VecDeque<Flight> = VecDeque::with_capacity(IN_FLIGHT);
-        for members in self.split(sequences) {
-            let begin = Instant::now();
-            let batch = Batch::pack(sequences, &members, &self.bounds);
-            counters.host_nanoseconds += begin.elapsed().as_nanos() as u64;
-            // Whoever holds a readback never waits for another: that could be for ever.
-            let readback = loop {
-                if let Some(readback) = self.readbacks.try_take() {
-                    break readback;
-                }
-                match flying.pop_front() {
-                    Some(oldest) => oldest.land(self, wait, &mut take).await?,
-                    None => break self.readbacks.take().await,
-                }
-            };
-            flying.push_back(self.launch(batch, readback, &mut counters)?);
-        }
-        for flight in flying {
-            flight.land(self, wait, &mut take).await?;
-        }
-        self.finish(counters);
-        Ok(())
+    /// Begins a call that hands each text's rows to `take(text, output, rows)`, `rows` with the output's stride, batch by batch.
+    pub fn call<T: FnMut(usize, usize, &[f32])>(&self, wait: Wait, take: T) -> Call<'_, T> {
+        let memory = lock(&self.idle).pop().unwrap_or_default();
+        Call { runner: self, wait, take, counters: Counters::default(), memory }
     }
 
     /// Runs all `sequences` and leaves one row of the first output's `columns` values for each, in the caller's order, in a new buffer.
@@ -147,9 +152,10 @@ impl Runner {
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
         let descriptor = wgpu::BufferDescriptor { label: Some("rows"), size, usage, mapped_at_creation: false };
         let rows = self.gpu.checked("a buffer for the result", || Ok(self.gpu.device().create_buffer(&descriptor)))?;
-        let mut counters = Counters::default();
-        for members in self.split(sequences) {
-            let batch = Batch::pack(sequences, &members, &self.bounds);
+        let (mut counters, mut order, mut batch) = (Counters::default(), Vec::new(), Batch::default());
+        sort(sequences, &mut order);
+        for members in split(sequences, &order, self.capacity) {
+            batch.repack(sequences, members, &self.bounds);
             self.submit(&batch, &mut counters, |encoder| {
                 for (i, text) in batch.texts.iter().enumerate() {
                     let from = i as u64 * output.row_bytes();
@@ -161,13 +167,11 @@ impl Runner {
         Ok(rows)
     }
 
-    fn split(&self, sequences: &[Sequence]) -> Vec<Vec<usize>> {
-        split(sequences, self.capacity)
-    }
-
-    fn launch(&self, batch: Batch, readback: Lease<Readback>, counters: &mut Counters) -> Result<Flight> {
+    /// Submits the batch of a slot, whose texts are the call's from `first` on, and asks for its results.
+    fn launch(&self, first: usize, slot: Lease<Slot>, counters: &mut Counters) -> Result<Flight> {
+        let Slot { batch, readback } = &*slot;
         let mut bytes = 0;
-        let submission = self.submit(&batch, counters, |encoder| {
+        let submission = self.submit(batch, counters, |encoder| {
             for output in &self.outputs {
                 let more = output.bytes(&batch.header);
                 encoder.copy_buffer_to_buffer(&output.buffer, 0, readback.buffer(), bytes, more);
@@ -175,8 +179,8 @@ impl Runner {
             }
         })?;
         counters.bytes_read += bytes;
-        let done = readback.request(bytes);
-        Ok(Flight { batch, readback, requested: true, done, submission, bytes })
+        readback.request(bytes);
+        Ok(Flight { first, slot, requested: true, submission, bytes })
     }
 
     /// Records the pass and what follows it, then writes the inputs and submits.
@@ -187,14 +191,17 @@ impl Runner {
         after: impl FnOnce(&mut wgpu::CommandEncoder),
     ) -> Result<wgpu::SubmissionIndex> {
         let begin = Instant::now();
-        let submission = self.gpu.checked("running a batch", || {
+        let (submission, record, submit) = self.gpu.checked("running a batch", || {
             let mut encoder = self.gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("minilm") });
             self.plan.record(&mut encoder, &batch.header);
             after(&mut encoder);
             let commands = encoder.finish();
-            let _in_order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+            let record = begin.elapsed();
+            let _in_order = lock(&self.order);
+            let begin = Instant::now();
             self.write(batch);
-            Ok(self.gpu.queue().submit([commands]))
+            let submission = self.gpu.queue().submit([commands]);
+            Ok((submission, record, begin.elapsed()))
         })?;
         *counters += Counters {
             texts: batch.header.texts as u64,
@@ -203,8 +210,9 @@ impl Runner {
             submits: 1,
             dispatches: self.plan.steps.len() as u64,
             bytes_uploaded: batch.bytes(),
-            bytes_read: 0,
-            host_nanoseconds: begin.elapsed().as_nanos() as u64,
+            record_nanoseconds: record.as_nanos() as u64,
+            submit_nanoseconds: submit.as_nanos() as u64,
+            ..Counters::default()
         };
         Ok(submission)
     }
@@ -224,10 +232,12 @@ impl Runner {
     /// Every step of the first batch of `sequences`, timed `runs` times by the GPU's own clock.
     #[cfg(feature = "bench")]
     pub fn profile(&self, sequences: &[Sequence], runs: usize) -> Result<Vec<Timed>> {
-        let Some(members) = self.split(sequences).into_iter().next() else { return Ok(Vec::new()) };
-        let batch = Batch::pack(sequences, &members, &self.bounds);
+        let mut order = Vec::new();
+        sort(sequences, &mut order);
+        let Some(members) = split(sequences, &order, self.capacity).next() else { return Ok(Vec::new()) };
+        let batch = Batch::pack(sequences, members, &self.bounds);
         let seconds = {
-            let _in_order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+            let _in_order = lock(&self.order);
             self.write(&batch);
             self.gpu.profile(&self.plan, &batch.header, runs)?
         };
@@ -239,14 +249,14 @@ impl Runner {
     }
 
     fn finish(&self, counters: Counters) {
-        let mut stats = self.lock_stats();
+        let mut stats = lock(&self.stats);
         stats.last = counters;
         stats.total += counters;
     }
+}
 
-    fn lock_stats(&self) -> std::sync::MutexGuard<'_, Stats> {
-        self.stats.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One step of a pass, timed.
@@ -260,13 +270,69 @@ pub struct Timed {
     pub bytes: f64,
 }
 
+/// A call under way, with batches in flight. Dropping it gives them up.
+pub struct Call<'r, T> {
+    runner: &'r Runner,
+    wait: Wait,
+    take: T,
+    pub counters: Counters,
+    memory: Memory,
+}
+
+impl<T: FnMut(usize, usize, &[f32])> Call<'_, T> {
+    /// Submits `sequences`, the call's texts from `first` on, and reads the batches that must make room. Others may still be in flight
+    /// when it returns.
+    pub async fn run(&mut self, first: usize, sequences: &[Sequence<'_>]) -> Result<()> {
+        let Self { runner, wait, take, counters, memory: Memory { order, flying } } = self;
+        let begin = Instant::now();
+        sort(sequences, order);
+        counters.pack_nanoseconds += begin.elapsed().as_nanos() as u64;
+        for members in split(sequences, order, runner.capacity) {
+            // Whoever holds a slot never waits for another: that could be for ever.
+            let mut slot = loop {
+                if let Some(slot) = runner.slots.try_take() {
+                    break slot;
+                }
+                match flying.pop_front() {
+                    Some(oldest) => oldest.land(runner, *wait, take).await?,
+                    None => break runner.slots.take().await,
+                }
+            };
+            let begin = Instant::now();
+            slot.batch.repack(sequences, members, &runner.bounds);
+            counters.pack_nanoseconds += begin.elapsed().as_nanos() as u64;
+            flying.push_back(runner.launch(first, slot, counters)?);
+        }
+        Ok(())
+    }
+
+    /// Reads what is still in flight.
+    pub async fn finish(mut self) -> Result<()> {
+        while let Some(oldest) = self.memory.flying.pop_front() {
+            oldest.land(self.runner, self.wait, &mut self.take).await?;
+        }
+        self.runner.finish(self.counters);
+        Ok(())
+    }
+}
+
+impl<T> Drop for Call<'_, T> {
+    fn drop(&mut self) {
+        let mut memory = mem::take(&mut self.memory);
+        memory.flying.clear();
+        memory.order.clear();
+        memory.order.shrink_to(KEPT_ORDER);
+        lock(&self.runner.idle).push(memory);
+    }
+}
+
 /// A batch on its way through the GPU.
 struct Flight {
-    batch: Batch,
-    readback: Lease<Readback>,
+    /// The call's text that is the first of the batch's sequences.
+    first: usize,
+    slot: Lease<Slot>,
     /// Whether the readback has a request that was neither served nor taken back.
     requested: bool,
-    done: oneshot::Receiver<Result<(), wgpu::BufferAsyncError>>,
     submission: wgpu::SubmissionIndex,
     bytes: u64,
 }
@@ -278,13 +344,9 @@ impl Flight {
             Wait::InBackground => runner.gpu.wait_in_background(self.submission.clone()),
         }
         // Another thread's poll may be the one that calls back, a little later than ours returns.
-        match (&mut self.done).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(runner.gpu.lost(error.to_string())),
-            Err(_) => return Err(runner.gpu.lost("the driver dropped the request for a result".into())),
-        }
-        let batch = &self.batch;
-        let result = self.readback.read(self.bytes, |values| {
+        self.slot.readback.answered().await.map_err(|reason| runner.gpu.lost(reason))?;
+        let Slot { batch, readback } = &*self.slot;
+        let result = readback.read(self.bytes, |values| {
             let mut values = values;
             for (index, output) in runner.outputs.iter().enumerate() {
                 let (own, rest) = values.split_at((output.bytes(&batch.header) / 4) as usize);
@@ -295,7 +357,7 @@ impl Flight {
                         Count::Selected => batch.selected_offsets[i]..batch.selected_offsets[i + 1],
                         _ => i as u32..i as u32 + 1,
                     };
-                    take(*text, index, &own[rows.start as usize * output.stride..rows.end as usize * output.stride]);
+                    take(self.first + text, index, &own[rows.start as usize * output.stride..rows.end as usize * output.stride]);
                 }
             }
         });
@@ -307,7 +369,7 @@ impl Flight {
 impl Drop for Flight {
     fn drop(&mut self) {
         if self.requested {
-            self.readback.cancel();
+            self.slot.readback.cancel();
         }
     }
 }

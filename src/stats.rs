@@ -14,8 +14,14 @@ pub struct Counters {
     pub bytes_uploaded: u64,
     /// Results, and nothing else.
     pub bytes_read: u64,
-    /// Time of the calling thread for packing, recording, writing and submitting; what the GPU takes is not in it.
-    pub host_nanoseconds: u64,
+    /// Time of the calling thread for making tokens of texts, which other threads help with.
+    pub tokenize_nanoseconds: u64,
+    /// Time of the calling thread for sorting texts and packing batches.
+    pub pack_nanoseconds: u64,
+    /// Time of the calling thread for recording passes.
+    pub record_nanoseconds: u64,
+    /// Time of the calling thread for handing inputs and passes to the driver. What the GPU takes is not in it, unless the driver waits.
+    pub submit_nanoseconds: u64,
 }
 
 impl std::ops::AddAssign for Counters {
@@ -27,7 +33,10 @@ impl std::ops::AddAssign for Counters {
         self.dispatches += other.dispatches;
         self.bytes_uploaded += other.bytes_uploaded;
         self.bytes_read += other.bytes_read;
-        self.host_nanoseconds += other.host_nanoseconds;
+        self.tokenize_nanoseconds += other.tokenize_nanoseconds;
+        self.pack_nanoseconds += other.pack_nanoseconds;
+        self.record_nanoseconds += other.record_nanoseconds;
+        self.submit_nanoseconds += other.submit_nanoseconds;
     }
 }
 

@@ -68,7 +68,9 @@ impl<'a, 'g> Upload<'a, 'g> {
         for first in (0..word.rows()).step_by(rows_per_part) {
             let rows = rows_per_part.min(word.rows() - first);
             let range = self.arena.uniform("vocabulary part", size_of_val(&part_uniform(first, rows)))?;
-            self.gpu.queue().write_buffer(&range, 0, bytemuck::cast_slice(&part_uniform(first, rows)));
+            if !self.arena.is_planning() {
+                self.gpu.queue().write_buffer(&range, 0, bytemuck::cast_slice(&part_uniform(first, rows)));
+            }
             self.uploaded += size_of_val(&part_uniform(first, rows)) as u64;
             parts.push(Part { range, word: self.rows_of(word, first, rows, self.format)?, rows });
         }
@@ -77,19 +79,20 @@ impl<'a, 'g> Upload<'a, 'g> {
 
     /// Query, key and value as one matrix, `[hidden, 3, heads, head_dim]`.
     pub fn qkv(&mut self, layer: &LayerWeights) -> Result<Linear> {
-        let context = self.config.heads * padded(self.config.head_dim());
-        let mut packed = Packed::new(self.format, self.config.hidden, 3 * context);
-        for (part, linear) in [&layer.query, &layer.key, &layer.value].into_iter().enumerate() {
-            packed.put(linear, |outer| part * context + self.head_column(outer), |inner| inner)?;
-        }
-        self.packed(packed)
+        let (config, context) = (self.config, self.config.heads * padded(self.config.head_dim()));
+        self.matrix(self.format, config.hidden, 3 * context, |packed| {
+            for (part, linear) in [&layer.query, &layer.key, &layer.value].into_iter().enumerate() {
+                packed.put(linear, |outer| part * context + head_column(config, outer), |inner| inner)?;
+            }
+            Ok(())
+        })
     }
 
     /// The projection after attention: its inner dimension is that of the padded heads.
     pub fn attention_output(&mut self, linear: &checkpoint::Linear) -> Result<Linear> {
-        let mut packed = Packed::new(self.format, self.config.heads * padded(self.config.head_dim()), self.config.hidden);
-        packed.put(linear, |outer| outer, |inner| self.head_column(inner))?;
-        self.packed(packed)
+        let config = self.config;
+        let context = config.heads * padded(config.head_dim());
+        self.matrix(self.format, context, config.hidden, |packed| packed.put(linear, |outer| outer, |inner| head_column(config, inner)))
     }
 
     /// Another matrix of the encoder.
@@ -103,16 +106,14 @@ impl<'a, 'g> Upload<'a, 'g> {
     }
 
     fn linear_as(&mut self, linear: &checkpoint::Linear, format: WeightFormat) -> Result<Linear> {
-        let mut packed = Packed::new(format, linear.weight.columns(), linear.weight.rows());
-        packed.put(linear, |outer| outer, |inner| inner)?;
-        self.packed(packed)
+        let (inner, outer) = (linear.weight.columns(), linear.weight.rows());
+        self.matrix(format, inner, outer, |packed| packed.put(linear, |outer| outer, |inner| inner))
     }
 
     /// A matrix of a head without a bias.
     pub fn head_linear_without_bias(&mut self, weight: &Tensor) -> Result<Linear> {
-        let mut packed = Packed::new(WeightFormat::F32, weight.columns(), weight.rows());
-        packed.put_weight(weight, |outer| outer, |inner| inner)?;
-        self.packed(packed)
+        let (inner, outer) = (weight.columns(), weight.rows());
+        self.matrix(WeightFormat::F32, inner, outer, |packed| packed.put_weight(weight, |outer| outer, |inner| inner))
     }
 
     /// A vector as it is, such as a bias.
@@ -133,12 +134,6 @@ impl<'a, 'g> Upload<'a, 'g> {
         Ok([self.table(&norm.weight, 0, 1)?, self.table(&norm.bias, 0, 1)?])
     }
 
-    /// Where a column of `[heads, head_dim]` is when every head is padded.
-    fn head_column(&self, column: usize) -> usize {
-        let head_dim = self.config.head_dim();
-        column / head_dim * padded(head_dim) + column % head_dim
-    }
-
     /// `rows` rows of a tensor as they are, each padded.
     fn table(&mut self, tensor: &Tensor, first: usize, rows: usize) -> Result<wgpu::Buffer> {
         self.rows_of(tensor, first, rows, WeightFormat::F32)
@@ -147,6 +142,9 @@ impl<'a, 'g> Upload<'a, 'g> {
     fn rows_of(&mut self, tensor: &Tensor, first: usize, rows: usize, format: WeightFormat) -> Result<wgpu::Buffer> {
         let (columns, words) = (tensor.columns(), format.row_words(tensor.columns()));
         let buffer = self.arena.storage(tensor.name, rows * words)?;
+        if self.arena.is_planning() {
+            return Ok(buffer);
+        }
         let mut row = vec![0.0; padded(columns)]; // what is beyond the columns stays zero
         self.uploaded += self.gpu.upload(&buffer, rows, words, &mut self.under_way, |at, chunk| {
             for (i, words) in chunk.chunks_exact_mut(words).enumerate() {
@@ -171,35 +169,33 @@ impl<'a, 'g> Upload<'a, 'g> {
         self.values(label, &values)
     }
 
-    fn packed(&mut self, packed: Packed) -> Result<Linear> {
-        let Packed { format, inner, outer, weight, bias } = packed;
-        let width = padded(outer);
-        let (mut scales, mut inverse) = (Vec::new(), Vec::new());
-        if format.is_scaled() {
-            for group in weight.chunks(WeightFormat::GROUP * width) {
-                let mut most = vec![0.0f32; width];
-                group.chunks_exact(width).for_each(|row| most.iter_mut().zip(row).for_each(|(most, value)| *most = most.max(value.abs())));
-                for (scale, inverse_scale) in most.into_iter().map(WeightFormat::scale) {
-                    scales.push(scale);
-                    inverse.push(inverse_scale);
-                }
-            }
-        }
-        let (rows, words) = (weight.len() / width, format.words(outer));
+    /// The buffers of a matrix, and in them what `put` places.
+    fn matrix(&mut self, format: WeightFormat, inner: usize, outer: usize, put: impl FnOnce(&mut Packed) -> Result<()>) -> Result<Linear> {
+        let (rows, width, words) = (padded(inner), padded(outer), format.words(outer));
         let buffer = self.arena.storage("weight", rows * words)?;
-        self.uploaded += self.gpu.upload(&buffer, rows, words, &mut self.under_way, |first, chunk| {
-            let rows = weight.chunks_exact(width).enumerate().skip(first);
-            for (words, (row, values)) in chunk.chunks_exact_mut(words).zip(rows) {
-                format.pack(values, |column| inverse[row / WeightFormat::GROUP * width + column], words);
-            }
-            Ok(())
-        })?;
+        let mut packed = Packed { format, outer, weight: Vec::new(), bias: vec![0.0; width] };
+        let mut scales = vec![0.0; if format.is_scaled() { rows.div_ceil(WeightFormat::GROUP) * width } else { 0 }];
+        if !self.arena.is_planning() {
+            packed.weight = vec![0.0; rows * width];
+            put(&mut packed)?;
+            let inverse = packed.scales(&mut scales);
+            self.uploaded += self.gpu.upload(&buffer, rows, words, &mut self.under_way, |first, chunk| {
+                let rows = packed.weight.chunks_exact(width).enumerate().skip(first);
+                for (words, (row, values)) in chunk.chunks_exact_mut(words).zip(rows) {
+                    format.pack(values, |column| inverse[row / WeightFormat::GROUP * width + column], words);
+                }
+                Ok(())
+            })?;
+        }
         let scale = if format.is_scaled() { Some(self.values("scale", &scales)?) } else { None };
-        Ok(Linear { inner, outer, format, weight: buffer, scale, bias: self.values("bias", &bias)? })
+        Ok(Linear { inner, outer, format, weight: buffer, scale, bias: self.values("bias", &packed.bias)? })
     }
 
     fn values(&mut self, label: &str, values: &[f32]) -> Result<wgpu::Buffer> {
         let buffer = self.arena.storage(label, values.len())?;
+        if self.arena.is_planning() {
+            return Ok(buffer);
+        }
         self.uploaded += self.gpu.upload(&buffer, values.len(), 1, &mut self.under_way, |at, chunk| {
             chunk.copy_from_slice(bytemuck::cast_slice(&values[at..at + chunk.len()]));
             Ok(())
@@ -221,10 +217,15 @@ fn check_fits(tensor: &Tensor, format: WeightFormat, values: &[f32]) -> Result<(
     }
 }
 
+/// Where a column of `[heads, head_dim]` is when every head is padded.
+fn head_column(config: &EncoderConfig, column: usize) -> usize {
+    let head_dim = config.head_dim();
+    column / head_dim * padded(head_dim) + column % head_dim
+}
+
 /// One matrix, transposed and padded, on its way.
 struct Packed {
     format: WeightFormat,
-    inner: usize,
     outer: usize,
     /// `[padded inner, padded outer]`
     weight: Vec<f32>,
@@ -233,8 +234,21 @@ struct Packed {
 }
 
 impl Packed {
-    fn new(format: WeightFormat, inner: usize, outer: usize) -> Self {
-        Self { format, inner, outer, weight: vec![0.0; padded(inner) * padded(outer)], bias: vec![0.0; padded(outer)] }
+    /// Fills in the scales of all groups, if there are any, and returns what they are divided by.
+    fn scales(&self, scales: &mut [f32]) -> Vec<f32> {
+        let width = padded(self.outer);
+        let mut inverse = Vec::with_capacity(scales.len());
+        for (scales, group) in scales.chunks_exact_mut(width).zip(self.weight.chunks(WeightFormat::GROUP * width)) {
+            for row in group.chunks_exact(width) {
+                scales.iter_mut().zip(row).for_each(|(most, value)| *most = most.max(value.abs()));
+            }
+            for scale in scales {
+                let (scaled, inverse_scale) = WeightFormat::scale(*scale);
+                *scale = scaled;
+                inverse.push(inverse_scale);
+            }
+        }
+        inverse
     }
 
     /// Places torch's `[outer, inner]` matrix and its bias: where a row goes by `to_outer`, where a column goes by `to_inner`.

@@ -298,7 +298,7 @@ fn bench_measures_a_model() {
     let folder = tempfile::tempdir().unwrap();
     let (report, model) = (folder.path().join("report.json"), fixture(FOLDER));
     let bench = |more: &[&str]| {
-        let arguments = [&["bench", "--model", model.to_str().unwrap(), "--workloads", "W1", "--runs", "2"], more].concat();
+        let arguments = [&["bench", "--model", model.to_str().unwrap(), "--workloads", "W1,L16,l32,W5", "--runs", "2"], more].concat();
         minilm_with(&arguments, "")
     };
     let json = bench(&["--json"]).succeeded();
@@ -306,22 +306,35 @@ fn bench_measures_a_model() {
     assert!(found["adapter"]["name"].is_string() && found["date"].is_string(), "{found}");
     let workload = &found["models"][0]["workloads"][0];
     assert_eq!((&workload["name"], &workload["tokens"], &workload["runs"]), (&"W1".into(), &12.into(), &2.into()));
-    for number in ["seconds", "texts_per_second", "operations_per_second", "host_seconds"] {
+    let times = ["seconds", "tokenize_seconds", "tokenize_all_cores_seconds", "pack_seconds", "record_seconds", "submit_seconds"];
+    for number in times.into_iter().chain(["texts_per_second", "operations_per_second"]) {
         assert!(workload[number].as_f64() > Some(0.0), "{number}: {workload}");
     }
+    let [dispatches, seconds] = [&found["models"][0]["dispatches"], &found["models"][0]["workloads"][2]["seconds"]];
+    assert_eq!(workload["barriers"].as_u64(), dispatches.as_u64().map(|dispatches| dispatches - 1));
+    let ratio = seconds.as_f64().unwrap() / found["models"][0]["workloads"][1]["seconds"].as_f64().unwrap();
+    assert_eq!(found["models"][0]["ratios"][0]["ratio"].as_f64(), Some(ratio), "{found}");
     let kernels = found["models"][0]["kernels"].as_array().unwrap();
     let dispatches: u64 = kernels.iter().map(|kernel| kernel["dispatches"].as_u64().unwrap()).sum();
     if !kernels.is_empty() {
         assert_eq!(Some(dispatches), found["models"][0]["dispatches"].as_u64());
+        let products = found["models"][0]["products"].as_array().unwrap();
+        let shapes: Vec<_> =
+            products.iter().map(|product| (product["inner"].as_u64().unwrap(), product["outer"].as_u64().unwrap())).collect();
+        assert_eq!(shapes, [(96, 288), (96, 384), (384, 96)]);
+        assert!(products.iter().all(|product| product["seconds"].as_f64() > Some(0.0)));
     }
-    fs::write(&report, &json.stdout).unwrap();
+    // A report of an earlier version lacks what was added since.
+    let mut earlier = found.clone();
+    earlier["models"][0].as_object_mut().unwrap().remove("products");
+    fs::write(&report, earlier.to_string()).unwrap();
     let compared = bench(&["--compare", report.to_str().unwrap()]).succeeded();
     assert!(
-        compared.text().contains("W1 one sentence of 12 tokens") && compared.stderr.contains("times the speed of"),
+        compared.text().contains("W1   one sentence of 12 tokens") && compared.stderr.contains("times the speed of"),
         "{}",
         compared.stderr
     );
     fs::write(&report, "{").unwrap();
     assert!(bench(&["--compare", report.to_str().unwrap()]).refused().contains("expected a report"));
-    assert!(minilm_with(&["bench", "--workloads", "W9"], "").refused().contains("no workload `W9`: choose from W1, W2, W3, W4, W6"));
+    assert!(minilm_with(&["bench", "--workloads", "W9"], "").refused().contains("no workload `W9`: choose from W1, W2, W3, W4, W6, W3u"));
 }

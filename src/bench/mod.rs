@@ -4,8 +4,10 @@
 //! Feature `bench`.
 
 mod peaks;
+mod products;
 mod report;
 mod synthetic;
+mod table;
 mod workloads;
 
 use std::path::{Path, PathBuf};
@@ -18,7 +20,7 @@ use crate::tasks::embedder::Embedder;
 use crate::{AdapterSummary, Checkpoint, Pooling};
 
 pub use peaks::Peaks;
-pub use report::{Adapter, ColdStart, KernelReport, ModelReport, Report, WorkloadReport};
+pub use report::{Adapter, ColdStart, KernelReport, ModelReport, ProductReport, Ratio, Report, WorkloadReport};
 pub use synthetic::Shape;
 pub use workloads::Workload;
 
@@ -29,6 +31,8 @@ pub struct Options {
     pub model: Option<PathBuf>,
     pub shapes: Vec<Shape>,
     pub workloads: Vec<Workload>,
+    /// W5: the matrix product alone, at the shapes of each model.
+    pub products: bool,
     /// Runs of each workload, of which the median counts; fewer where they take long.
     pub runs: usize,
     /// Seconds after which no further run of a workload begins.
@@ -37,7 +41,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { model: None, shapes: Shape::ALL.to_vec(), workloads: Workload::all(), runs: 10, patience: 20.0 }
+        Self { model: None, shapes: Shape::ALL.to_vec(), workloads: Workload::all(), products: true, runs: 10, patience: 20.0 }
     }
 }
 
@@ -89,8 +93,7 @@ fn measure(gpu: &Gpu, name: &str, folder: &Path, options: &Options, peaks: &Peak
         weight_bytes: stats.weight_bytes,
         activation_bytes: stats.activation_bytes,
         dispatches: model.kernels().len(),
-        workloads: Vec::new(),
-        kernels: Vec::new(),
+        ..ModelReport::default()
     };
     for workload in &options.workloads {
         let longest = workload.lengths.iter().max().copied().unwrap_or(1);
@@ -101,19 +104,40 @@ fn measure(gpu: &Gpu, name: &str, folder: &Path, options: &Options, peaks: &Peak
         let texts = workload.ids(config.vocabulary);
         let sequences: Vec<_> = texts.iter().map(|ids| Sequence { ids, ..Default::default() }).collect();
         embedder.embed_tokens(&sequences)?; // warm
-        let (mut seconds, begin) = (Vec::new(), Instant::now());
-        while seconds.len() < options.runs && (seconds.is_empty() || begin.elapsed().as_secs_f64() < options.patience) {
+        let (mut runs, begin) = (Vec::new(), Instant::now());
+        while runs.len() < options.runs.max(1) && (runs.is_empty() || begin.elapsed().as_secs_f64() < options.patience) {
             let begin = Instant::now();
             embedder.embed_tokens(&sequences)?;
-            seconds.push(begin.elapsed().as_secs_f64());
+            runs.push((begin.elapsed().as_secs_f64(), model.stats().last));
         }
-        let last = model.stats().last;
-        report.workloads.push(WorkloadReport::new(workload, &seconds, &last, report::operations(config, &workload.lengths)));
-        if gpu.can_profile() {
+        let tokenize = tokenize(&embedder, &texts)?;
+        report.workloads.push(WorkloadReport::new(workload, &runs, tokenize, report::operations(config, &workload.lengths)));
+        if workload.kernels && gpu.can_profile() {
             report.kernels.extend(KernelReport::of(workload, &model.profile(&sequences, 3)?, peaks));
         }
     }
+    report.compare();
+    if options.products {
+        progress(&format!("{name}: W5 (the matrix product alone)"));
+        report.products = products::measure(gpu, config, peaks)?;
+    }
     Ok(report)
+}
+
+/// Seconds to make as many tokens as `ids` has of texts: with one thread, and on all cores.
+fn tokenize(embedder: &Embedder, ids: &[Vec<u32>]) -> Result<[f64; 2]> {
+    let (model, tokenizer) = (embedder.model(), embedder.model().tokenizer());
+    let texts: Vec<String> = ids.iter().map(|ids| workloads::text(&tokenizer.pieces(ids))).collect();
+    let wanted: usize = ids.iter().map(Vec::len).sum();
+    let begin = Instant::now();
+    let encodings = texts.iter().map(|text| tokenizer.encode(text, None, model.max_length())).collect::<Result<Vec<_>>>()?;
+    let one_thread = begin.elapsed().as_secs_f64();
+    let begin = Instant::now();
+    embedder.encode(&texts)?;
+    let all_cores = begin.elapsed().as_secs_f64();
+    // The pieces of a vocabulary are not always whole words.
+    let made: usize = encodings.iter().map(|encoding| encoding.total_tokens).sum();
+    Ok([one_thread, all_cores].map(|seconds| seconds * wanted as f64 / made.max(1) as f64))
 }
 
 /// Bounds that any batch of a measurement meets.

@@ -51,6 +51,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
 }";
 
 impl Peaks {
+    /// The larger of the shares of the two limits that so many operations and bytes reach in so many seconds; 0 where none was measured.
+    pub(super) fn share(&self, operations: f64, bytes: f64, seconds: f64) -> f64 {
+        let share = |amount: f64, peak: f64| if peak > 0.0 { amount / seconds / peak } else { 0.0 };
+        share(operations, self.operations_per_second).max(share(bytes, self.bytes_per_second))
+    }
+
     /// # Errors
     /// Those of running a kernel.
     pub fn measure(gpu: &Gpu) -> Result<Self> {

@@ -1,7 +1,6 @@
 //! What was measured, as JSON and as a table.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -31,7 +30,8 @@ pub struct Adapter {
     pub software: bool,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)] // reports of earlier versions can be compared with
 pub struct ModelReport {
     pub name: String,
     pub layers: usize,
@@ -43,11 +43,21 @@ pub struct ModelReport {
     /// In a batch, with a barrier between each and the next.
     pub dispatches: usize,
     pub workloads: Vec<WorkloadReport>,
+    /// What the times of several workloads say together.
+    pub ratios: Vec<Ratio>,
+    /// W5.
+    pub products: Vec<ProductReport>,
     pub kernels: Vec<KernelReport>,
 }
 
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Ratio {
+    pub what: String,
+    pub ratio: f64,
+}
+
 /// Seconds from nothing to the first result.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct ColdStart {
     /// Opening and checking the folder, tokenizer included.
     pub file: f64,
@@ -59,7 +69,8 @@ pub struct ColdStart {
     pub first_batch: f64,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct WorkloadReport {
     pub name: String,
     pub what: String,
@@ -74,8 +85,18 @@ pub struct WorkloadReport {
     pub tokens_per_second: f64,
     /// Of the encoder's matrix products and attention.
     pub operations_per_second: f64,
-    /// Of a batch: packing, recording, writing and submitting.
-    pub host_seconds: f64,
+    /// To make as many tokens of texts, with one thread.
+    pub tokenize_seconds: f64,
+    /// The same on all cores.
+    pub tokenize_all_cores_seconds: f64,
+    /// Of all batches: sorting texts and packing them.
+    pub pack_seconds: f64,
+    /// Of all batches: recording the passes.
+    pub record_seconds: f64,
+    /// Of all batches: handing inputs and passes to the driver.
+    pub submit_seconds: f64,
+    /// Between the dispatches of a pass.
+    pub barriers: u64,
     pub bytes_uploaded: u64,
     pub bytes_read: u64,
 }
@@ -88,6 +109,20 @@ pub struct KernelReport {
     pub dispatches: usize,
     pub seconds: f64,
     /// At least.
+    pub operations: f64,
+    pub bytes: f64,
+    /// The larger of its shares of the adapter's two limits.
+    pub share_of_peak: f64,
+}
+
+/// The matrix product alone: `[rows, inner] * [inner, outer]`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ProductReport {
+    pub name: String,
+    pub rows: usize,
+    pub inner: usize,
+    pub outer: usize,
+    pub seconds: f64,
     pub operations: f64,
     pub bytes: f64,
     /// The larger of its shares of the adapter's two limits.
@@ -120,10 +155,15 @@ impl Report {
 }
 
 impl WorkloadReport {
-    pub(super) fn new(workload: &Workload, seconds: &[f64], last: &Counters, operations: f64) -> Self {
-        let mut sorted = seconds.to_vec();
-        sorted.sort_by(f64::total_cmp);
-        let median = sorted[sorted.len() / 2];
+    /// Of runs that each took so many seconds and counted so, and of making the tokens with one thread and on all cores.
+    pub(super) fn new(workload: &Workload, runs: &[(f64, Counters)], [tokenize, tokenize_all_cores]: [f64; 2], operations: f64) -> Self {
+        let sorted = |value: &dyn Fn(&(f64, Counters)) -> f64| {
+            let mut values: Vec<f64> = runs.iter().map(value).collect();
+            values.sort_by(f64::total_cmp);
+            values
+        };
+        let median = |value: &dyn Fn(&(f64, Counters)) -> f64| sorted(value)[runs.len() / 2];
+        let (seconds, last) = (median(&|run| run.0), &runs[runs.len() - 1].1);
         let (texts, tokens) = (workload.lengths.len(), workload.tokens());
         Self {
             name: workload.name.to_owned(),
@@ -131,16 +171,41 @@ impl WorkloadReport {
             texts,
             tokens,
             batches: last.batches,
-            runs: sorted.len(),
-            seconds: median,
-            fastest: sorted[0],
-            texts_per_second: texts as f64 / median,
-            tokens_per_second: tokens as f64 / median,
-            operations_per_second: operations / median,
-            host_seconds: last.host_nanoseconds as f64 * 1e-9 / last.batches.max(1) as f64,
+            runs: runs.len(),
+            seconds,
+            fastest: sorted(&|run| run.0)[0],
+            texts_per_second: texts as f64 / seconds,
+            tokens_per_second: tokens as f64 / seconds,
+            operations_per_second: operations / seconds,
+            tokenize_seconds: tokenize,
+            tokenize_all_cores_seconds: tokenize_all_cores,
+            pack_seconds: median(&|run| run.1.pack_nanoseconds as f64 * 1e-9),
+            record_seconds: median(&|run| run.1.record_nanoseconds as f64 * 1e-9),
+            submit_seconds: median(&|run| run.1.submit_nanoseconds as f64 * 1e-9),
+            barriers: last.dispatches.saturating_sub(last.batches),
             bytes_uploaded: last.bytes_uploaded,
             bytes_read: last.bytes_read,
         }
+    }
+}
+
+impl ModelReport {
+    /// Fills in the ratios of the workloads that were run.
+    pub(super) fn compare(&mut self) {
+        let time = |name: &str| self.workloads.iter().find(|workload| workload.name == name).map(|workload| workload.seconds);
+        let mut ratios = Vec::new();
+        if let (Some(mixed), Some(uniform)) = (time("W3"), time("W3u")) {
+            let what = "mixed lengths against one length: time of W3 / W3u".to_owned();
+            ratios.push(Ratio { what, ratio: mixed / uniform });
+        }
+        let names = Workload::SWEEP.map(|(name, _)| name);
+        for pair in names.windows(2) {
+            if let [Some(short), Some(long)] = [time(pair[0]), time(pair[1])] {
+                let what = format!("as many tokens in texts twice as long: time of {} / {}", pair[1], pair[0]);
+                ratios.push(Ratio { what, ratio: long / short });
+            }
+        }
+        self.ratios = ratios;
     }
 }
 
@@ -160,75 +225,8 @@ impl KernelReport {
             kernel.bytes += step.bytes;
         }
         for kernel in &mut kernels {
-            let share = |amount: f64, peak: f64| if peak > 0.0 { amount / kernel.seconds / peak } else { 0.0 };
-            kernel.share_of_peak = share(kernel.operations, peaks.operations_per_second).max(share(kernel.bytes, peaks.bytes_per_second));
+            kernel.share_of_peak = peaks.share(kernel.operations, kernel.bytes, kernel.seconds);
         }
         kernels
-    }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { version, date, adapter, peaks, models } = self;
-        let kind = if adapter.software { ", software" } else { "" };
-        writeln!(f, "minilm {version}, {date} UTC")?;
-        writeln!(f, "{} ({}{kind}), driver {}", adapter.name, adapter.backend, adapter.driver)?;
-        let (bandwidth, operations) = (peaks.bytes_per_second / 1e9, peaks.operations_per_second / 1e9);
-        writeln!(f, "measured limits: {bandwidth:.1} GB/s through memory, {operations:.0} GFLOP/s in registers")?;
-        for model in models {
-            write!(f, "\n{model}")?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for ModelReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ColdStart { file, upload, pipelines, first_batch } = self.cold_start;
-        let megabytes = |bytes: u64| bytes as f64 / 1e6;
-        writeln!(f, "{}: {} layers, hidden {}, intermediate {}", self.name, self.layers, self.hidden, self.intermediate)?;
-        let (weights, activations) = (megabytes(self.weight_bytes), megabytes(self.activation_bytes));
-        writeln!(
-            f,
-            "  memory      {weights:.0} MB of weights, {activations:.0} MB of activations; {} dispatches a batch",
-            self.dispatches
-        )?;
-        let all = [file, upload, pipelines, first_batch].map(|seconds| seconds * 1e3);
-        writeln!(
-            f,
-            "  cold start  file {:.0} ms, upload {:.0} ms, pipelines {:.0} ms, first batch {:.0} ms",
-            all[0], all[1], all[2], all[3]
-        )?;
-        writeln!(f, "  workload                          median ms     texts/s    tokens/s   GFLOP/s  host us a batch")?;
-        for w in &self.workloads {
-            writeln!(
-                f,
-                "  {:<2} {:<30} {:>9.2} {:>11.1} {:>11.0} {:>9.1} {:>16.0}",
-                w.name,
-                w.what,
-                w.seconds * 1e3,
-                w.texts_per_second,
-                w.tokens_per_second,
-                w.operations_per_second / 1e9,
-                w.host_seconds * 1e6
-            )?;
-        }
-        if !self.kernels.is_empty() {
-            writeln!(f, "  kernel (first batch)        dispatches         ms   GFLOP/s      GB/s   of the limit")?;
-        }
-        for k in &self.kernels {
-            writeln!(
-                f,
-                "  {:<2} {:<24} {:>10} {:>10.3} {:>9.1} {:>9.1} {:>13.0}%",
-                k.workload,
-                k.kernel,
-                k.dispatches,
-                k.seconds * 1e3,
-                k.operations / k.seconds / 1e9,
-                k.bytes / k.seconds / 1e9,
-                k.share_of_peak * 100.0
-            )?;
-        }
-        Ok(())
     }
 }

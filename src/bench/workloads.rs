@@ -5,28 +5,41 @@ use std::fmt;
 /// Texts of these lengths.
 #[derive(Clone, Debug)]
 pub struct Workload {
-    /// `W1`, `W2`, ...
+    /// `W1`, `W2`, ...; W5 has no texts, see [`Options::products`](super::Options::products).
     pub name: &'static str,
     pub what: &'static str,
     /// Tokens of each text.
     pub lengths: Vec<usize>,
+    /// Whether each kernel is timed too.
+    pub kernels: bool,
 }
 
 impl Workload {
-    /// Those of every report: a lone sentence, short ones, mixed lengths, full length, and many.
+    /// As many tokens in texts of one length each.
+    pub(super) const SWEEP: [(&'static str, usize); 4] = [("L16", 16), ("L32", 32), ("L64", 64), ("L128", 128)];
+
+    /// Those of every report: a lone sentence, short ones, mixed lengths, full length, and many; then what shows how time grows: the tokens
+    /// of the mixed lengths in texts of one length, and as many tokens in texts of 16 to 128.
     pub fn all() -> Vec<Self> {
-        let workload = |name, what, lengths| Self { name, what, lengths };
-        vec![
+        let workload = |name, what, lengths| Self { name, what, lengths, kernels: true };
+        let mut all = vec![
             workload("W1", "one sentence of 12 tokens", vec![12]),
             workload("W2", "32 texts of 32 tokens", vec![32; 32]),
             workload("W3", "256 texts of mixed length", mixed(256)),
             workload("W4", "16 texts of 512 tokens", vec![512; 16]),
             workload("W6", "1024 texts of 128 tokens", vec![128; 1024]),
-        ]
+        ];
+        let mut uniform = vec![tokens(&all[2].lengths) / 256; 256];
+        let rest = tokens(&all[2].lengths) - tokens(&uniform);
+        uniform[..rest].iter_mut().for_each(|length| *length += 1);
+        let growth = |name, what, lengths| Self { name, what, lengths, kernels: false };
+        all.push(growth("W3u", "the tokens of W3 in equal texts", uniform));
+        all.extend(Self::SWEEP.map(|(name, length)| growth(name, "4096 tokens in equal texts", vec![length; 4096 / length])));
+        all
     }
 
     pub fn tokens(&self) -> usize {
-        self.lengths.iter().sum()
+        tokens(&self.lengths)
     }
 
     /// Ids of every text, below `vocabulary`.
@@ -35,6 +48,16 @@ impl Workload {
         let mut text = |&length: &usize| (0..length).map(|_| (random.next() * vocabulary as f64) as u32).collect();
         self.lengths.iter().map(&mut text).collect()
     }
+}
+
+fn tokens(lengths: &[usize]) -> usize {
+    lengths.iter().sum()
+}
+
+/// A text of the pieces of a vocabulary, as words of their own: it has more tokens than pieces, or fewer.
+pub(super) fn text(pieces: &[String]) -> String {
+    let words: Vec<&str> = pieces.iter().map(|piece| piece.trim_start_matches(['#', '\u{2581}', '\u{120}'])).collect();
+    words.join(" ")
 }
 
 impl fmt::Display for Workload {

@@ -22,13 +22,13 @@ pub struct Arguments {
     /// Measure this model folder
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
-    /// Only these workloads, separated by commas: W1, W2, W3, W4, W6
+    /// Only these workloads, separated by commas: W1 to W6, W3u, L16 to L128
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     workloads: Vec<String>,
     /// Runs of each workload, of which the median counts; fewer where they take long
     #[arg(long, value_name = "N", default_value_t = Options::default().runs)]
     runs: usize,
-    /// Only the smallest shape, the first three workloads, and three runs
+    /// Only the smallest shape, W1, W2, W3 and W5, and three runs
     #[arg(long)]
     quick: bool,
     #[command(flatten)]
@@ -50,7 +50,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
         options.workloads.truncate(3);
     }
     if !workloads.is_empty() {
-        options.workloads = chosen(&workloads)?;
+        (options.workloads, options.products) = chosen(&workloads)?;
     }
 
     let bar = ProgressBar::new_spinner();
@@ -80,12 +80,15 @@ fn read(path: PathBuf) -> Result<Report> {
     })
 }
 
-fn chosen(names: &[String]) -> Result<Vec<Workload>> {
+/// The workloads of these names, and whether W5, which has no texts, is among them.
+fn chosen(names: &[String]) -> Result<(Vec<Workload>, bool)> {
+    const PRODUCTS: &str = "W5";
     let all = Workload::all();
-    let known = all.iter().map(|workload| workload.name).collect::<Vec<_>>().join(", ");
+    let known = all.iter().map(|workload| workload.name).chain([PRODUCTS]).collect::<Vec<_>>().join(", ");
+    let (products, names): (Vec<_>, Vec<_>) = names.iter().partition(|name| name.eq_ignore_ascii_case(PRODUCTS));
     let find = |name: &String| {
         let found = all.iter().find(|workload| workload.name.eq_ignore_ascii_case(name)).cloned();
         found.ok_or_else(|| Error::Input { problem: format!("there is no workload `{name}`: choose from {known}") })
     };
-    names.iter().map(find).collect()
+    Ok((names.into_iter().map(find).collect::<Result<_>>()?, !products.is_empty()))
 }

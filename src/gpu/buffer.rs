@@ -1,6 +1,10 @@
 //! Buffers that are made at load, what they take, and how values get in and out of them.
 
-use futures::channel::oneshot;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+
+use futures::task::AtomicWaker;
 
 use super::Gpu;
 use crate::error::{Error, Result};
@@ -15,12 +19,26 @@ pub struct Arena<'g> {
     gpu: &'g Gpu,
     what: &'static str,
     bytes: u64,
+    /// Stands for every buffer where none is made.
+    placeholder: Option<wgpu::Buffer>,
 }
 
 impl<'g> Arena<'g> {
     /// `what` the buffers are for, in messages: `weights`, `activations`.
     pub fn new(gpu: &'g Gpu, what: &'static str) -> Self {
-        Self { gpu, what, bytes: 0 }
+        Self { gpu, what, bytes: 0, placeholder: None }
+    }
+
+    /// An arena that only adds up: all its buffers are one small one, which may be bound as anything.
+    pub fn planning(gpu: &'g Gpu, what: &'static str) -> Result<Self> {
+        let mut arena = Self::new(gpu, what);
+        let placeholder = arena.shared("placeholder", 4)?;
+        Ok(Self { bytes: 0, placeholder: Some(placeholder), ..arena })
+    }
+
+    /// Whether there is nothing to write to.
+    pub fn is_planning(&self) -> bool {
+        self.placeholder.is_some()
     }
 
     /// Bytes of all buffers made so far.
@@ -62,7 +80,7 @@ impl<'g> Arena<'g> {
     /// As [`Arena::storage`].
     pub fn readback(&mut self, label: &str, values: usize) -> Result<Readback> {
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        Ok(Readback { buffer: self.buffer(label, values as u64 * 4, usage, self.gpu.limits().max_buffer_size)? })
+        Ok(Readback { buffer: self.buffer(label, values as u64 * 4, usage, self.gpu.limits().max_buffer_size)?, answer: Arc::default() })
     }
 
     fn buffer(&mut self, label: &str, size: u64, usage: wgpu::BufferUsages, limit: u64) -> Result<wgpu::Buffer> {
@@ -76,6 +94,9 @@ impl<'g> Arena<'g> {
             });
         }
         self.bytes += size;
+        if let Some(placeholder) = &self.placeholder {
+            return Ok(placeholder.clone());
+        }
         Ok(self.gpu.device().create_buffer(&wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false }))
     }
 }
@@ -127,12 +148,9 @@ impl Gpu {
         read: impl FnOnce(&[f32]) -> T,
     ) -> Result<T> {
         let submission = self.queue().submit([encoder.finish()]);
-        let done = readback.request(bytes);
+        readback.request(bytes);
         self.wait(submission)?;
-        match pollster::block_on(done) {
-            Ok(Ok(())) => {}
-            _ => return Err(self.lost("a result did not come back".into())),
-        }
+        pollster::block_on(readback.answered()).map_err(|reason| self.lost(reason))?;
         readback.read(bytes, read).map_err(|error| Error::Device { problem: format!("reading a result: {error}") })
     }
 
@@ -147,6 +165,54 @@ impl Gpu {
 #[derive(Debug)]
 pub struct Readback {
     buffer: wgpu::Buffer,
+    answer: Arc<Answer>,
+}
+
+/// What the driver says of the last request. It outlives the request, as a channel for each would not.
+#[derive(Debug, Default)]
+struct Answer {
+    last: Mutex<Last>,
+    waker: AtomicWaker,
+}
+
+#[derive(Debug, Default)]
+struct Last {
+    /// Requests so far: the answer to one that was taken back may come after the next was made.
+    request: u64,
+    result: Option<Result<(), String>>,
+}
+
+impl Answer {
+    fn last(&self) -> MutexGuard<'_, Last> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The driver's end of a request. A driver that drops it has answered too.
+struct Answering {
+    answer: Arc<Answer>,
+    request: u64,
+    result: Option<Result<(), wgpu::BufferAsyncError>>,
+}
+
+impl Answering {
+    fn give(&mut self, result: Result<(), wgpu::BufferAsyncError>) {
+        self.result = Some(result);
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        let mut last = self.answer.last();
+        if last.request == self.request {
+            last.result = Some(match self.result.take() {
+                Some(result) => result.map_err(|error| error.to_string()),
+                None => Err("the driver dropped the request for a result".into()),
+            });
+            drop(last);
+            self.answer.waker.wake();
+        }
+    }
 }
 
 impl Readback {
@@ -156,13 +222,30 @@ impl Readback {
     }
 
     /// Asks for the first `bytes`, once the work that was submitted before is done.
-    pub fn request(&self, bytes: u64) -> oneshot::Receiver<Result<(), wgpu::BufferAsyncError>> {
-        let (sender, receiver) = oneshot::channel();
-        self.buffer.map_async(wgpu::MapMode::Read, 0..bytes, move |result| _ = sender.send(result));
-        receiver
+    pub fn request(&self, bytes: u64) {
+        let request = {
+            let mut last = self.answer.last();
+            *last = Last { request: last.request + 1, result: None };
+            last.request
+        };
+        let mut answering = Answering { answer: self.answer.clone(), request, result: None };
+        self.buffer.map_async(wgpu::MapMode::Read, 0..bytes, move |result| answering.give(result));
     }
 
-    /// Hands the first `bytes` to `read`, after the request came back.
+    /// Waits until the request that was made last is answered.
+    ///
+    /// # Errors
+    /// What the driver says of a request that it could not serve.
+    pub async fn answered(&self) -> Result<(), String> {
+        let answer = &self.answer;
+        let poll = |context: &mut std::task::Context| {
+            answer.waker.register(context.waker());
+            answer.last().result.take().map_or(Poll::Pending, Poll::Ready)
+        };
+        poll_fn(poll).await
+    }
+
+    /// Hands the first `bytes` to `read`, after the request was answered.
     pub fn read<T>(&self, bytes: u64, read: impl FnOnce(&[f32]) -> T) -> Result<T, wgpu::MapRangeError> {
         let view = self.buffer.get_mapped_range(0..bytes)?;
         let result = read(bytemuck::cast_slice(&view));
@@ -174,5 +257,28 @@ impl Readback {
     /// Takes a request back, if one is open.
     pub fn cancel(&self) {
         self.buffer.unmap();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_request_is_answered_once_and_only_by_its_own_answer() {
+        let answer = Arc::new(Answer::default());
+        let request = |request| {
+            *answer.last() = Last { request, result: None };
+            Answering { answer: answer.clone(), request, result: None }
+        };
+        let taken_back = request(1);
+        let mut open = request(2);
+        drop(taken_back);
+        assert_eq!(answer.last().result, None, "an answer to an earlier request");
+        open.give(Ok(()));
+        drop(open);
+        assert_eq!(answer.last().result.take(), Some(Ok(())));
+        drop(request(3));
+        assert!(answer.last().result.take().is_some_and(|result| result.unwrap_err().contains("dropped")));
     }
 }

@@ -2,12 +2,12 @@
 //! recorded for each batch without a look-up or an allocation.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::check::Check;
 use super::{Amount, Cost, Gpu, Pipeline};
 use crate::batch::Header;
 use crate::error::Result;
+use crate::parallel;
 
 /// What a number of workgroups, or of rows of a result, grows with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -215,17 +215,5 @@ pub(crate) fn prepare(gpu: &Gpu, steps: &[Step]) {
             todo.push((step, form));
         }
     }
-    let next = AtomicUsize::new(0);
-    let work = || {
-        while let Some((step, form)) = todo.get(next.fetch_add(1, Ordering::Relaxed)) {
-            _ = step.vetted(gpu, form);
-        }
-    };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(todo.len());
-    std::thread::scope(|scope| {
-        for _ in 1..threads {
-            scope.spawn(work);
-        }
-        work();
-    });
+    parallel::map(&todo, parallel::cores(), |(step, form)| _ = step.vetted(gpu, form));
 }

@@ -7,7 +7,7 @@ use crate::builder::{Builder, Options, Task};
 use crate::checkpoint::{Checkpoint, Encoding, Module, Pooling, Side};
 use crate::error::{Error, Result};
 use crate::heads::sentence::{self, Recipe};
-use crate::model::{Input, Length, Model, Needs, lengths, sequences};
+use crate::model::{Input, Length, Model, Needs, lengths, sequences, some};
 use crate::runner::Wait;
 
 /// A sentence embedding model on the GPU. All calls take `&self`; any number of threads may share one.
@@ -120,18 +120,16 @@ impl Embedder {
     /// # Errors
     /// [`Error::Input`] for no texts or a text that the model cannot take, [`Error::DeviceLost`] when the GPU is gone.
     pub fn embed<'a, I: Into<Input<'a>>>(&self, texts: impl IntoIterator<Item = I>) -> Result<Embeddings> {
-        let encodings = self.encode(texts)?;
-        pollster::block_on(self.run(&sequences(&encodings), lengths(&encodings), Wait::Here))
+        pollster::block_on(self.run(texts, Wait::Here))
     }
 
-    /// As [`Embedder::embed`], for callers that must not block while the GPU works. Dropping the future gives up the work. Making
-    /// tokens of the texts happens at the first poll.
+    /// As [`Embedder::embed`], for callers that must not block while the GPU works. Dropping the future gives up the work. Tokens are
+    /// made when it is polled, on all cores where there are many texts, for a few batches at a time.
     ///
     /// # Errors
     /// As [`Embedder::embed`].
     pub async fn embed_async<'a, I: Into<Input<'a>>>(&self, texts: impl IntoIterator<Item = I>) -> Result<Embeddings> {
-        let encodings = self.encode(texts)?;
-        self.run(&sequences(&encodings), lengths(&encodings), Wait::InBackground).await
+        self.run(texts, Wait::InBackground).await
     }
 
     /// Embeds texts that are tokens already, with all specials in place.
@@ -139,8 +137,29 @@ impl Embedder {
     /// # Errors
     /// As [`Embedder::embed`]; ids outside the vocabulary and texts longer than the model's positions are refused, never cut.
     pub fn embed_tokens(&self, texts: &[Sequence]) -> Result<Embeddings> {
+        let columns = self.dimension();
+        let mut data = vec![0.0; texts.len() * columns];
+        self.embed_tokens_into(texts, &mut data)?;
         let lengths = texts.iter().map(|text| Length { total: text.ids.len(), used: text.ids.len() }).collect();
-        pollster::block_on(self.run(texts, lengths, Wait::Here))
+        Ok(Embeddings { data, columns, lengths })
+    }
+
+    /// As [`Embedder::embed_tokens`], into memory of the caller's, `[texts, dimension]`: with that of earlier calls, it is all that a
+    /// call needs. Only the driver and its wrapper allocate.
+    ///
+    /// # Errors
+    /// As [`Embedder::embed_tokens`], and [`Error::Input`] when `rows` has not just as many values.
+    pub fn embed_tokens_into(&self, texts: &[Sequence], rows: &mut [f32]) -> Result<()> {
+        let columns = self.dimension();
+        if rows.len() != texts.len() * columns {
+            return Err(Error::input(format!(
+                "{} texts have {} values in rows of {columns}, but there is room for {}: give a slice of that length",
+                texts.len(),
+                texts.len() * columns,
+                rows.len()
+            )));
+        }
+        pollster::block_on(self.model.run(texts, Wait::Here, copy_to(rows, columns)))
     }
 
     /// Embeds texts that are windows already (see [`Embedder::windows`]): for each text, a row for each of its windows.
@@ -182,7 +201,8 @@ impl Embedder {
     pub fn embed_to_buffer<'a, I: Into<Input<'a>>>(&self, texts: impl IntoIterator<Item = I>) -> Result<GpuEmbeddings> {
         let encodings = self.encode(texts)?;
         let sequences = sequences(&encodings);
-        self.model.check(&sequences)?;
+        some(sequences.len())?;
+        self.model.check(0, &sequences)?;
         let buffer = self.model.runner.run_to_buffer(&sequences)?;
         Ok(GpuEmbeddings { buffer, columns: self.dimension(), lengths: lengths(&encodings) })
     }
@@ -213,11 +233,11 @@ impl Embedder {
         Ok(windows.into_iter().map(|(encoding, _)| encoding).collect())
     }
 
-    async fn run(&self, sequences: &[Sequence<'_>], lengths: Vec<Length>, wait: Wait) -> Result<Embeddings> {
+    async fn run<'a, I: Into<Input<'a>>>(&self, texts: impl IntoIterator<Item = I>, wait: Wait) -> Result<Embeddings> {
+        let inputs: Vec<Input> = texts.into_iter().map(Into::into).collect();
         let columns = self.dimension();
-        let mut data = vec![0.0; sequences.len() * columns];
-        let take = |text: usize, _, row: &[f32]| data[text * columns..][..columns].copy_from_slice(&row[..columns]);
-        self.model.run(sequences, wait, take).await?;
+        let mut data = vec![0.0; inputs.len() * columns];
+        let lengths = self.model.run_texts(&inputs, &self.prompt, wait, copy_to(&mut data, columns)).await?;
         Ok(Embeddings { data, columns, lengths })
     }
 
@@ -240,6 +260,11 @@ impl Embedder {
     pub fn model(&self) -> &Model {
         &self.model
     }
+}
+
+/// Takes each text's row to its place in `data`.
+fn copy_to(data: &mut [f32], columns: usize) -> impl FnMut(usize, usize, &[f32]) {
+    move |text, _, row| data[text * columns..][..columns].copy_from_slice(&row[..columns])
 }
 
 /// Rows of values, `[texts, columns]`, row after row.
