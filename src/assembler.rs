@@ -7,7 +7,7 @@ use crate::gpu::{Arena, Count, Gpu, Step};
 use crate::kernels::layer_norm::{self, LayerNorm};
 use crate::kernels::matmul::{self, Matmul};
 use crate::kernels::padded;
-use crate::tuning::Tuning;
+use crate::tuning::Chosen;
 use crate::weights::{Linear, Upload};
 
 impl Capacity {
@@ -53,7 +53,7 @@ pub struct Assembler<'a, 'g> {
     pub config: &'a EncoderConfig,
     pub inputs: &'a Inputs,
     pub capacity: Capacity,
-    pub tuning: &'a Tuning,
+    pub tuning: &'a Chosen,
     pub upload: Upload<'a, 'g>,
     pub activations: &'a mut Arena<'g>,
     pub steps: Vec<Step>,

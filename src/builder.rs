@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::kernels::WeightFormat;
 use crate::memory::MemoryPlan;
+use crate::tuning::Tuning;
 
 /// What every task can be asked for.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +19,8 @@ pub struct Options {
     pub(crate) language: Option<String>,
     pub(crate) weights: WeightFormat,
     pub(crate) max_gpu_memory: Option<u64>,
+    pub(crate) fail_on_lost_device: bool,
+    pub(crate) tuning: Tuning,
     /// Where the plan goes when nothing is to be loaded.
     pub(crate) plan_only: Option<Arc<OnceLock<MemoryPlan>>>,
 }
@@ -96,6 +99,20 @@ impl<T: Task> Builder<T> {
     /// text of the maximum length does, loading is refused with what it would take.
     pub fn max_gpu_memory(mut self, bytes: u64) -> Self {
         self.options.max_gpu_memory = Some(bytes);
+        self
+    }
+
+    /// How kernels are chosen: [`Tuning::Auto`] where nothing is said.
+    pub fn tuning(mut self, tuning: Tuning) -> Self {
+        self.options.tuning = tuning;
+        self
+    }
+
+    /// Whether a model whose device was lost (a driver reset, an unplugged GPU) opens the adapter again, uploads its weights again and
+    /// repeats what was under way, which is the default, or gives [`Error::DeviceLost`]. A device that the caller handed in with
+    /// [`Gpu::from_device`] cannot be opened again.
+    pub fn recover(mut self, recover: bool) -> Self {
+        self.options.fail_on_lost_device = !recover;
         self
     }
 

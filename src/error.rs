@@ -46,9 +46,16 @@ pub enum Error {
     #[error("{problem}")]
     Device { problem: String },
 
+    /// A result that is no number. It is never handed out.
+    #[error(
+        "text {text}: value {at} of its result is {value}, expected a finite number: the model's numbers are too large for f32, or the \
+         driver computes wrong; `minilm doctor` tells which"
+    )]
+    NotFinite { text: usize, at: usize, value: f32 },
+
     /// The device stopped working: a driver reset, an unplugged GPU, or `Device::destroy`.
-    #[error("the GPU device was lost ({reason}): create a new `Gpu` and load the model again")]
-    DeviceLost { reason: String },
+    #[error("the GPU device was lost ({reason}): {advice}")]
+    DeviceLost { reason: String, advice: &'static str },
 }
 
 impl Error {

@@ -42,6 +42,7 @@ mod builder;
 pub mod checkpoint;
 pub mod decode;
 mod default_model;
+pub mod doctor;
 mod encoder;
 mod error;
 pub mod gpu;
@@ -79,5 +80,6 @@ pub use tasks::fill_mask::{FillMask, FillMaskSettings, Filled, Mask, Word};
 pub use tasks::reranker::{Ranked, Reranker};
 pub use tasks::tagger::{Sourced, Tagged, Tagger, TaggerSettings};
 pub use tasks::zero_shot::{ZeroShot, ZeroShotLabel, ZeroShotOptions, ZeroShotResult};
+pub use tuning::Tuning;
 
 pub use wgpu;

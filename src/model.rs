@@ -1,7 +1,8 @@
 //! What every task shares: a model folder loaded with some head, texts made into tokens, tokens run in batches.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
 use crate::assembler::{Assembler, Inputs};
@@ -16,7 +17,7 @@ use crate::parallel;
 use crate::pool::Pool;
 use crate::runner::{self, Output, Runner, Slot, Wait};
 use crate::stats::Stats;
-use crate::tuning::Tuning;
+use crate::tuning::Chosen;
 use crate::weights::Upload;
 
 /// Tokens of a batch where the caller does not say.
@@ -100,34 +101,126 @@ struct Layout {
     memory: MemoryPlan,
 }
 
+/// Adds the steps that make results of the hidden states.
+type Head = Box<dyn Fn(&Checkpoint, &mut Assembler, &Encoded) -> Result<Vec<Output>> + Send + Sync>;
+
+/// How a model comes onto a device: kept, since it may have to come onto another.
+struct Loader {
+    folder: PathBuf,
+    options: Options,
+    needs: Needs,
+    max_length: usize,
+    head: Head,
+}
+
 /// A model on the GPU with its tokenizer. Every task has one.
 pub struct Model {
-    gpu: Gpu,
+    loader: Loader,
     config: EncoderConfig,
     heads: HeadConfig,
     sentence: SentenceSettings,
     tokenizer: Tokenizer,
-    max_length: usize,
-    pub(crate) runner: Runner,
+    runner: RwLock<Arc<Runner>>,
+    /// Held while a lost device is replaced.
+    recovering: Mutex<()>,
+}
+
+/// Times that one call may lose its device before it gives up.
+const RECOVERIES: usize = 2;
+
+impl Loader {
+    /// Puts the model on a device.
+    fn load(&self, gpu: &Gpu, checkpoint: &Checkpoint) -> Result<Runner> {
+        let Self { options, needs, max_length, .. } = self;
+        let config = &checkpoint.config;
+        let capacity = capacity(gpu, config, options.token_budget, *max_length, needs.selected_row)?;
+        let tuning = Chosen::new(gpu, config, options.weights, &options.tuning);
+        let lay_out = |capacity: Capacity, planning: bool| {
+            let arena = |what| if planning { Arena::planning(gpu, what) } else { Ok(Arena::new(gpu, what)) };
+            let [mut weights, mut activations] = [arena("weights")?, arena("activations")?];
+            let tensors = checkpoint.encoder()?;
+            let inputs = Inputs::new(&mut activations, capacity)?;
+            let mut pass = Assembler {
+                gpu,
+                config,
+                inputs: &inputs,
+                capacity,
+                tuning: &tuning,
+                upload: Upload::new(gpu, &mut weights, config, options.weights),
+                activations: &mut activations,
+                steps: Vec::new(),
+            };
+            let encoded = encoder::assemble(&mut pass, &tensors, needs.all_layers)?;
+            let outputs = (self.head)(checkpoint, &mut pass, &encoded)?;
+            let (steps, uploaded) = (pass.steps, pass.upload.uploaded);
+            let slots = runner::slots(&mut activations, &outputs, capacity)?;
+            let (weight_bytes, activation_bytes) = (weights.bytes(), activations.bytes());
+            let memory = MemoryPlan { weight_bytes, activation_bytes, token_budget: capacity.tokens };
+            Ok(Layout { inputs, outputs, slots, steps, uploaded, memory })
+        };
+        let what = format!("loading {}", checkpoint.path.display());
+        let (capacity, memory, planned) = gpu.checked(&what, || {
+            memory::fit(capacity, *max_length, options.max_gpu_memory, &what, |capacity| {
+                let Layout { memory, steps, .. } = lay_out(capacity, true)?;
+                Ok((memory, steps))
+            })
+        })?;
+        if let Some(plan) = &options.plan_only {
+            _ = plan.set(memory);
+            return Err(Error::input("the model was planned, not loaded"));
+        }
+        let bounds = Bounds {
+            vocabulary: config.vocabulary,
+            token_types: config.types().min(MAX_TOKEN_TYPES),
+            default_type: config.default_type() as u32,
+            position_offset: config.position_offset,
+            padding: config.padding().map(|id| id as u32),
+            max_tokens: max_tokens(config),
+            max_selected: capacity.selected,
+        };
+        // Kernels are compiled and checked while the weights are on their way.
+        std::thread::scope(|scope| {
+            scope.spawn(|| prepare(gpu, &planned));
+            gpu.checked(&what, || {
+                let Layout { inputs, outputs, slots, steps, uploaded, memory } = lay_out(capacity, false)?;
+                gpu.flush()?;
+                let plan = Plan::new(gpu, steps)?;
+                let runner = Runner::new(gpu.clone(), plan, inputs, outputs, slots, capacity, bounds);
+                let MemoryPlan { weight_bytes, activation_bytes, .. } = memory;
+                let rejected_kernels = gpu.rejected().len();
+                runner.set_stats(Stats {
+                    weight_bytes_uploaded: uploaded,
+                    weight_bytes,
+                    activation_bytes,
+                    rejected_kernels,
+                    ..runner.stats()
+                });
+                Ok(runner)
+            })
+        })
+    }
+}
+
+fn max_tokens(config: &EncoderConfig) -> usize {
+    config.max_tokens().min(MAX_POSITIONS - config.position_offset)
 }
 
 impl Model {
     /// Loads an opened folder, and lets `head` add the steps that make results of the hidden states.
     pub(crate) fn load(
         mut checkpoint: Checkpoint,
-        options: Options,
+        mut options: Options,
         needs: Needs,
-        head: impl Fn(&Checkpoint, &mut Assembler, &Encoded) -> Result<Vec<Output>>,
+        head: impl Fn(&Checkpoint, &mut Assembler, &Encoded) -> Result<Vec<Output>> + Send + Sync + 'static,
     ) -> Result<Self> {
-        let gpu = match options.gpu {
+        let gpu = match options.gpu.take() {
             Some(gpu) => gpu,
             None => Gpu::new(GpuOptions::default())?,
         };
         if let Some(code) = &options.language {
             checkpoint.choose_language(code)?;
         }
-        let config = checkpoint.config.clone();
-        let max_tokens = config.max_tokens().min(MAX_POSITIONS - config.position_offset);
+        let max_tokens = max_tokens(&checkpoint.config);
         let max_length = match options.max_length {
             None => checkpoint.max_length(),
             Some(length) if (1..=max_tokens).contains(&length) => length,
@@ -138,67 +231,37 @@ impl Model {
                 )));
             }
         };
-        let capacity = capacity(&gpu, &config, options.token_budget, max_length, needs.selected_row)?;
-        let bounds = Bounds {
-            vocabulary: config.vocabulary,
-            token_types: config.types().min(MAX_TOKEN_TYPES),
-            default_type: config.default_type() as u32,
-            position_offset: config.position_offset,
-            padding: config.padding().map(|id| id as u32),
-            max_tokens,
-            max_selected: capacity.selected,
-        };
+        let loader = Loader { folder: checkpoint.path.clone(), options, needs, max_length, head: Box::new(head) };
+        let runner = RwLock::new(Arc::new(loader.load(&gpu, &checkpoint)?));
+        let Checkpoint { config, tokenizer, sentence, heads, .. } = checkpoint;
+        Ok(Self { loader, config, heads, sentence, tokenizer, runner, recovering: Mutex::default() })
+    }
 
-        let tuning = Tuning::defaults(&gpu);
-        let lay_out = |capacity: Capacity, planning: bool| {
-            let arena = |what| if planning { Arena::planning(&gpu, what) } else { Ok(Arena::new(&gpu, what)) };
-            let [mut weights, mut activations] = [arena("weights")?, arena("activations")?];
-            let tensors = checkpoint.encoder()?;
-            let inputs = Inputs::new(&mut activations, capacity)?;
-            let mut pass = Assembler {
-                gpu: &gpu,
-                config: &config,
-                inputs: &inputs,
-                capacity,
-                tuning: &tuning,
-                upload: Upload::new(&gpu, &mut weights, &config, options.weights),
-                activations: &mut activations,
-                steps: Vec::new(),
-            };
-            let encoded = encoder::assemble(&mut pass, &tensors, needs.all_layers)?;
-            let outputs = head(&checkpoint, &mut pass, &encoded)?;
-            let (steps, uploaded) = (pass.steps, pass.upload.uploaded);
-            let slots = runner::slots(&mut activations, &outputs, capacity)?;
-            let (weight_bytes, activation_bytes) = (weights.bytes(), activations.bytes());
-            let memory = MemoryPlan { weight_bytes, activation_bytes, token_budget: capacity.tokens };
-            Ok(Layout { inputs, outputs, slots, steps, uploaded, memory })
+    /// What runs now.
+    pub(crate) fn runner(&self) -> Arc<Runner> {
+        self.runner.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether a call that ended so is to be repeated: `failed` lost its device, and there is another now.
+    fn recovered(&self, failed: &Arc<Runner>, outcome: Result<()>) -> Result<bool> {
+        let reason = match outcome {
+            Err(Error::DeviceLost { reason, .. }) if !self.loader.options.fail_on_lost_device => reason,
+            other => return other.map(|()| false),
         };
-        let what = format!("loading {}", checkpoint.path.display());
-        let (capacity, memory, planned) = gpu.checked(&what, || {
-            memory::fit(capacity, max_length, options.max_gpu_memory, &what, |capacity| {
-                let Layout { memory, steps, .. } = lay_out(capacity, true)?;
-                Ok((memory, steps))
-            })
-        })?;
-        if let Some(plan) = &options.plan_only {
-            _ = plan.set(memory);
-            return Err(Error::input("the model was planned, not loaded"));
+        let _one_at_a_time = self.recovering.lock().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(failed, &self.runner()) {
+            return Ok(true); // another call has seen to it
         }
-        let bounds = Bounds { max_selected: capacity.selected, ..bounds };
-        // Kernels are compiled and checked while the weights are on their way.
-        let runner = std::thread::scope(|scope| {
-            scope.spawn(|| prepare(&gpu, &planned));
-            gpu.checked(&what, || {
-                let Layout { inputs, outputs, slots, steps, uploaded, memory } = lay_out(capacity, false)?;
-                gpu.flush()?;
-                let plan = Plan::new(&gpu, steps)?;
-                let runner = Runner::new(gpu.clone(), plan, inputs, outputs, slots, capacity, bounds);
-                runner.set_memory(uploaded, memory.weight_bytes, memory.activation_bytes);
-                Ok(runner)
-            })
-        })?;
-        let Checkpoint { tokenizer, sentence, heads, .. } = checkpoint;
-        Ok(Self { gpu, config, heads, sentence, runner, max_length, tokenizer })
+        let gpu = failed.gpu().replacement()?;
+        log::warn!("the GPU device was lost ({reason}): loading {} again", self.loader.folder.display());
+        let mut checkpoint = Checkpoint::open(&self.loader.folder)?;
+        if let Some(code) = &self.loader.options.language {
+            checkpoint.choose_language(code)?;
+        }
+        let (runner, before) = (self.loader.load(&gpu, &checkpoint)?, failed.stats());
+        runner.set_stats(Stats { last: before.last, total: before.total, recoveries: before.recoveries + 1, ..runner.stats() });
+        *self.runner.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(runner);
+        Ok(true)
     }
 
     /// Makes tokens of texts on all cores, each text behind `prompt`, specials included, cut at the maximum length.
@@ -215,23 +278,47 @@ impl Model {
         let threads = (bytes / BYTES_PER_THREAD).clamp(1, parallel::cores());
         let encode = |Input { text, pair }: &Input| {
             let text = if prompt.is_empty() { Cow::Borrowed(*text) } else { Cow::Owned(format!("{prompt}{text}")) };
-            self.tokenizer.encode(&text, *pair, self.max_length)
+            self.tokenizer.encode(&text, *pair, self.loader.max_length)
         };
         parallel::map(inputs, threads, encode).into_iter().collect()
     }
 
     /// Runs texts: hands each one's rows to `take` as [`Runner::call`] does, and gives their lengths. Tokens are made of one window of
-    /// texts after another, each while the GPU runs the one before.
+    /// texts after another, each while the GPU runs the one before. After a lost device rows may be handed out a second time.
     pub(crate) async fn run_texts(
         &self,
         inputs: &[Input<'_>],
         prompt: &str,
         wait: Wait,
-        take: impl FnMut(usize, usize, &[f32]),
+        mut take: impl FnMut(usize, usize, &[f32]),
     ) -> Result<Vec<Length>> {
-        let mut call = self.runner.call(wait, take);
+        some(inputs.len())?;
         let mut all = Vec::with_capacity(inputs.len());
-        for window in windows(inputs, WINDOW_BATCHES * self.runner.capacity().tokens * BYTES_PER_TOKEN) {
+        for left in (0..=RECOVERIES).rev() {
+            all.clear();
+            let runner = self.runner();
+            let outcome = self.run_texts_on(&runner, inputs, prompt, wait, &mut take, &mut all).await;
+            if left == 0 {
+                outcome?;
+            } else if self.recovered(&runner, outcome)? {
+                continue;
+            }
+            break;
+        }
+        Ok(all)
+    }
+
+    async fn run_texts_on(
+        &self,
+        runner: &Runner,
+        inputs: &[Input<'_>],
+        prompt: &str,
+        wait: Wait,
+        take: &mut impl FnMut(usize, usize, &[f32]),
+        all: &mut Vec<Length>,
+    ) -> Result<()> {
+        let mut call = runner.call(wait, take);
+        for window in windows(inputs, WINDOW_BATCHES * runner.capacity().tokens * BYTES_PER_TOKEN) {
             let begin = Instant::now();
             let encodings = self.encode_inputs(window, prompt)?;
             call.counters.tokenize_nanoseconds += begin.elapsed().as_nanos() as u64;
@@ -240,23 +327,41 @@ impl Model {
             call.run(first, &sequences).await?;
             all.extend(lengths(&encodings));
         }
-        some(all.len())?;
-        call.finish().await?;
-        Ok(all)
+        call.finish().await
     }
 
-    /// Runs sequences after a check; see [`Runner::call`].
-    pub(crate) async fn run(&self, sequences: &[Sequence<'_>], wait: Wait, take: impl FnMut(usize, usize, &[f32])) -> Result<()> {
+    /// Runs sequences after a check; see [`Runner::call`]. After a lost device rows may be handed out a second time.
+    pub(crate) async fn run(&self, sequences: &[Sequence<'_>], wait: Wait, mut take: impl FnMut(usize, usize, &[f32])) -> Result<()> {
         some(sequences.len())?;
         self.check(0, sequences)?;
-        let mut call = self.runner.call(wait, take);
+        for left in (0..=RECOVERIES).rev() {
+            let runner = self.runner();
+            let outcome = Self::run_on(&runner, sequences, wait, &mut take).await;
+            if left == 0 {
+                outcome?;
+            } else if self.recovered(&runner, outcome)? {
+                continue;
+            }
+            break;
+        }
+        Ok(())
+    }
+
+    async fn run_on(runner: &Runner, sequences: &[Sequence<'_>], wait: Wait, take: &mut impl FnMut(usize, usize, &[f32])) -> Result<()> {
+        let mut call = runner.call(wait, take);
         call.run(0, sequences).await?;
         call.finish().await
     }
 
+    /// Runs sequences and leaves the first output on the GPU; see [`Runner::run_to_buffer`].
+    pub(crate) fn run_to_buffer(&self, sequences: &[Sequence]) -> Result<wgpu::Buffer> {
+        self.runner().run_to_buffer(sequences)
+    }
+
     /// As [`Model::run`], for heads with one output: the values that count of each text's rows, row after row.
     pub(crate) async fn rows(&self, sequences: &[Sequence<'_>], wait: Wait) -> Result<Vec<Vec<f32>>> {
-        let output = &self.runner.outputs()[0];
+        let runner = self.runner();
+        let output = &runner.outputs()[0];
         let mut all = vec![Vec::new(); sequences.len()];
         self.run(sequences, wait, |text, _, rows| all[text] = output.columns_of(rows).flatten().copied().collect()).await?;
         Ok(all)
@@ -267,12 +372,13 @@ impl Model {
     /// # Errors
     /// [`Error::Input`] that names the text that the model cannot take.
     pub(crate) fn check(&self, first: usize, sequences: &[Sequence]) -> Result<()> {
-        (first..).zip(sequences).try_for_each(|(text, sequence)| self.runner.bounds().check(text, sequence))
+        let runner = self.runner();
+        (first..).zip(sequences).try_for_each(|(text, sequence)| runner.bounds().check(text, sequence))
     }
 
     /// Tokens beyond which a text is cut.
     pub fn max_length(&self) -> usize {
-        self.max_length
+        self.loader.max_length
     }
 
     /// The model's shape.
@@ -295,26 +401,26 @@ impl Model {
         &self.tokenizer
     }
 
-    /// The device that it runs on.
-    pub fn gpu(&self) -> &Gpu {
-        &self.gpu
+    /// The device that it runs on; after that one was lost, the next.
+    pub fn gpu(&self) -> Gpu {
+        self.runner().gpu().clone()
     }
 
     /// Memory held and bytes moved so far.
     pub fn stats(&self) -> Stats {
-        self.runner.stats()
+        self.runner().stats()
     }
 
     /// Every step of the first batch of `sequences`, timed.
     #[cfg(feature = "bench")]
     pub(crate) fn profile(&self, sequences: &[Sequence], runs: usize) -> Result<Vec<crate::runner::Timed>> {
         self.check(0, sequences)?;
-        self.runner.profile(sequences, runs)
+        self.runner().profile(sequences, runs)
     }
 
     /// The kernels of a batch, in order.
     pub fn kernels(&self) -> Vec<&'static str> {
-        self.runner.plan().kernels().collect()
+        self.runner().plan().kernels().collect()
     }
 }
 

@@ -107,6 +107,10 @@ impl Runner {
         Self { gpu, plan, inputs, outputs, capacity, bounds, slots, idle, order, stats }
     }
 
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
     pub fn outputs(&self) -> &[Output] {
         &self.outputs
     }
@@ -127,9 +131,8 @@ impl Runner {
         *lock(&self.stats)
     }
 
-    pub fn set_memory(&self, weight_bytes_uploaded: u64, weight_bytes: u64, activation_bytes: u64) {
-        let mut stats = lock(&self.stats);
-        *stats = Stats { weight_bytes_uploaded, weight_bytes, activation_bytes, ..*stats };
+    pub fn set_stats(&self, stats: Stats) {
+        *lock(&self.stats) = stats;
     }
 
     /// Begins a call that hands each text's rows to `take(text, output, rows)`, `rows` with the output's stride, batch by batch.
@@ -346,6 +349,7 @@ impl Flight {
         // Another thread's poll may be the one that calls back, a little later than ours returns.
         self.slot.readback.answered().await.map_err(|reason| runner.gpu.lost(reason))?;
         let Slot { batch, readback } = &*self.slot;
+        let mut not_finite = None;
         let result = readback.read(self.bytes, |values| {
             let mut values = values;
             for (index, output) in runner.outputs.iter().enumerate() {
@@ -357,12 +361,21 @@ impl Flight {
                         Count::Selected => batch.selected_offsets[i]..batch.selected_offsets[i + 1],
                         _ => i as u32..i as u32 + 1,
                     };
-                    take(self.first + text, index, &own[rows.start as usize * output.stride..rows.end as usize * output.stride]);
+                    let rows = &own[rows.start as usize * output.stride..rows.end as usize * output.stride];
+                    let text = self.first + text;
+                    // A sum is the fastest look at all of them: it is finite only where they are, or where they cancel beyond f32.
+                    if !rows.iter().sum::<f32>().is_finite()
+                        && let Some((at, value)) = rows.iter().enumerate().find(|(_, value)| !value.is_finite())
+                    {
+                        not_finite.get_or_insert(Error::NotFinite { text, at, value: *value });
+                    }
+                    take(text, index, rows);
                 }
             }
         });
         self.requested = false;
-        result.map_err(|error| Error::Device { problem: format!("reading a result: {error}") })
+        result.map_err(|error| Error::Device { problem: format!("reading a result: {error}") })?;
+        not_finite.map_or(Ok(()), Err)
     }
 }
 

@@ -54,4 +54,8 @@ pub struct Stats {
     pub weight_bytes: u64,
     /// GPU memory held for inputs, activations and results.
     pub activation_bytes: u64,
+    /// Forms of kernels that this adapter cannot do, each replaced by a simpler one: see [`Gpu::rejected`](crate::Gpu::rejected).
+    pub rejected_kernels: usize,
+    /// Times that the model was loaded again because its device was lost.
+    pub recoveries: u64,
 }

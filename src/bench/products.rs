@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::gpu::{Arena, Count, Gpu, Plan, Step};
 use crate::kernels::matmul::{Buffers, Matmul};
 use crate::kernels::{WeightFormat, padded};
-use crate::tuning::Tuning;
+use crate::tuning::Chosen;
 
 const ROWS: usize = 4096;
 
@@ -53,5 +53,5 @@ fn product(gpu: &Gpu, name: &str, inner: usize, outer: usize, peaks: &Peaks) -> 
 /// The kernel as a model on this adapter gets it.
 fn step(gpu: &Gpu, inner: usize, outer: usize, buffers: &Buffers) -> Result<Step> {
     let kernel = Matmul { inner, outer, weights: WeightFormat::F32, activation: None, residual: false, rows: Count::Tokens };
-    kernel.step(gpu, &Tuning::defaults(gpu).matmul(&kernel), buffers)
+    kernel.step(gpu, &Chosen::defaults(gpu).matmul(&kernel), buffers)
 }

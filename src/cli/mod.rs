@@ -9,6 +9,7 @@
 mod answer;
 mod bench;
 mod classify;
+mod doctor;
 mod embed;
 mod features;
 mod fill_mask;
@@ -24,6 +25,7 @@ mod similarity;
 mod stream;
 mod tag;
 mod tokens;
+mod tune;
 mod zero_shot;
 
 use std::io::Write;
@@ -60,6 +62,8 @@ enum Command {
     Info(info::Arguments),
     Quantize(quantize::Arguments),
     Bench(bench::Arguments),
+    Tune(tune::Arguments),
+    Doctor(doctor::Arguments),
 }
 
 const ENVIRONMENT: &str = "\
@@ -72,6 +76,7 @@ Examples:
 
 Environment (an option on the command line goes first):
   MINILM_MODEL       the model folder, where --model is not given
+  MINILM_CACHE       where tables of `minilm tune` are kept, rather than in the user's cache folder
   WGPU_BACKEND       backends to use, as in --backend: vulkan, metal, dx12, gl
   WGPU_ADAPTER_NAME  a part of the adapter's name, as in --adapter
   WGPU_POWER_PREF    low or high, as in --power-preference
@@ -100,6 +105,8 @@ pub fn main() -> ExitCode {
         Command::Info(arguments) => info::run(arguments),
         Command::Quantize(arguments) => quantize::run(arguments),
         Command::Bench(arguments) => bench::run(arguments),
+        Command::Tune(arguments) => tune::run(arguments),
+        Command::Doctor(arguments) => doctor::run(arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

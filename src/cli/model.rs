@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use minilm::checkpoint::{SentenceSettings, Tokenizer};
+use minilm::tuning::{Table, Tuning};
 use minilm::{Builder, Checkpoint, Embedder, Encoding, Gpu, GpuOptions, Pooling, Result, Task, WeightFormat, default_model, wgpu};
 
 use super::input::Item;
@@ -101,6 +102,23 @@ pub struct BatchArguments {
     /// Keep weights on the GPU in this format: f16 halves their memory, int8 quarters it; sums are f32 in any case
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "f32")]
     pub weights: Weights,
+    /// How kernels are chosen: `auto` by what was measured here (see `minilm tune`), `off` by the kind of adapter, or a table of
+    /// `minilm tune --output`
+    #[arg(long, value_name = "auto|off|FILE", default_value = "auto")]
+    pub tuning: PathBuf,
+    /// Most GPU memory for weights and batches together, in megabytes: batches shrink until they fit
+    #[arg(long, value_name = "MB")]
+    pub max_gpu_memory: Option<u64>,
+}
+
+impl BatchArguments {
+    fn tuning(&self) -> Result<Tuning> {
+        match self.tuning.to_str() {
+            Some("auto") => Ok(Tuning::Auto),
+            Some("off") => Ok(Tuning::Off),
+            _ => Table::read(&self.tuning).map(Tuning::Given),
+        }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -111,7 +129,7 @@ pub enum Weights {
 }
 
 impl Weights {
-    fn format(self) -> WeightFormat {
+    pub fn format(self) -> WeightFormat {
         match self {
             Self::F32 => WeightFormat::F32,
             Self::F16 => WeightFormat::F16,
@@ -187,7 +205,10 @@ impl LoadArguments {
         if !gpu.is_default() {
             builder = builder.gpu(Gpu::new(gpu.options())?);
         }
-        builder = builder.weights(batch.weights.format());
+        builder = builder.weights(batch.weights.format()).tuning(batch.tuning()?);
+        if let Some(megabytes) = batch.max_gpu_memory {
+            builder = builder.max_gpu_memory(megabytes.saturating_mul(1_000_000));
+        }
         if let Some(length) = max_length {
             builder = builder.max_length(*length);
         }

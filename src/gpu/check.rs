@@ -1,7 +1,10 @@
 //! Holds a compiled kernel to its definition before anything depends on it: drivers have been seen that return wrong numbers in silence.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Instant;
+
 use super::plan::Dispatch;
-use super::{Arena, Count, Gpu, Grid, Pipeline};
+use super::{Arena, Count, Form, Gpu, Grid, Pipeline, Plan};
 use crate::batch::Header;
 use crate::error::{Error, Result};
 
@@ -31,7 +34,7 @@ impl Check {
     ///
     /// # Errors
     /// [`Error::Kernel`] where a value is not the expected one or the kernel writes where it must not, and those of running a kernel.
-    pub(super) fn run(&self, gpu: &Gpu, pipeline: &Pipeline, compiled: &wgpu::ComputePipeline, grid: Grid) -> Result<()> {
+    pub(super) fn run(&self, gpu: &Gpu, pipeline: &Pipeline, compiled: &wgpu::ComputePipeline, grid: Grid) -> Result<Vec<f32>> {
         let values = gpu.checked(&format!("trying kernel `{}`", pipeline.kernel), || {
             let mut arena = Arena::new(gpu, "self-check");
             let dispatch = self.dispatch(gpu, &mut arena, pipeline, compiled, grid)?;
@@ -42,7 +45,7 @@ impl Check {
             encoder.copy_buffer_to_buffer(&dispatch.output, 0, readback.buffer(), 0, bytes);
             gpu.read_back(encoder, &readback, bytes, <[f32]>::to_vec)
         })?;
-        self.compare(&values).map_err(|problem| {
+        let outcome = self.compare(&values).map_err(|problem| {
             let info = gpu.info();
             let (adapter, driver) = (&info.name, [info.driver.as_str(), info.driver_info.as_str()].join(" "));
             Error::Kernel {
@@ -52,7 +55,35 @@ impl Check {
                     driver.trim()
                 ),
             }
-        })
+        });
+        outcome.map(|()| values)
+    }
+
+    /// Runs a form on this input and times it: by the GPU's clock where it has one.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] where it does not compile or a value is not the expected one, and those of running a kernel.
+    pub(crate) fn measure(&self, gpu: &Gpu, form: &Form) -> Result<Measured> {
+        const DISPATCHES: usize = 4;
+        let compiled = form.pipeline.vetted(gpu, form.grid, None)?;
+        let values = self.run(gpu, &form.pipeline, &compiled, form.grid)?;
+        let mut hasher = DefaultHasher::new();
+        values.iter().for_each(|value| value.to_bits().hash(&mut hasher));
+        let seconds = gpu.checked("timing a kernel", || {
+            let mut arena = Arena::new(gpu, "timing");
+            let dispatch = |_| self.dispatch(gpu, &mut arena, &form.pipeline, &compiled, form.grid).map(|checked| checked.dispatch);
+            let plan = Plan { steps: (0..DISPATCHES).map(dispatch).collect::<Result<_>>()? };
+            if gpu.can_profile() {
+                return Ok(gpu.profile(&plan, &self.batch, 1)?.into_iter().fold(f64::INFINITY, f64::min));
+            }
+            let mut encoder = gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("timing") });
+            plan.record(&mut encoder, &self.batch);
+            let begin = Instant::now();
+            let submission = gpu.queue().submit([encoder.finish()]);
+            gpu.wait(submission)?;
+            Ok(begin.elapsed().as_secs_f64() / DISPATCHES as f64)
+        })?;
+        Ok(Measured { seconds, digest: hasher.finish() })
     }
 
     /// One dispatch over buffers that hold the inputs, and a poisoned output.
@@ -95,6 +126,14 @@ impl Check {
         }
         Ok(())
     }
+}
+
+/// How a form did.
+pub(crate) struct Measured {
+    /// Of one dispatch.
+    pub seconds: f64,
+    /// Of the bits of all results.
+    pub digest: u64,
 }
 
 struct Checked {

@@ -99,7 +99,9 @@ impl Pipeline {
             let compiled = self.compile(gpu);
             gpu.add_pipeline_time(begin.elapsed());
             let outcome = compiled.and_then(|compiled| {
-                check.filter(|_| gpu.computes()).map_or(Ok(()), |check| check().run(gpu, self, &compiled, grid))?;
+                if let Some(check) = check.filter(|_| gpu.computes()) {
+                    check().run(gpu, self, &compiled, grid)?;
+                }
                 Ok(compiled)
             });
             *vetted = Some(match outcome {

@@ -40,6 +40,10 @@ struct Shared {
     faults: Mutex<Vec<Fault>>,
     poller: poller::Poller,
     lost: Arc<OnceLock<String>>,
+    /// How it was opened; nothing where the caller handed it in.
+    options: Option<GpuOptions>,
+    /// What took its place after it was lost.
+    replacement: Mutex<Option<Gpu>>,
 }
 
 /// A form of a kernel that this adapter cannot do.
@@ -57,7 +61,7 @@ pub struct Fault {
     pub kernel: &'static str,
     /// Only in forms whose shader contains this.
     pub only_with: &'static str,
-    /// What is written `wrong`, where it first stands.
+    /// What is written `wrong`, wherever it stands.
     pub right: &'static str,
     pub wrong: &'static str,
 }
@@ -77,22 +81,22 @@ impl Gpu {
     /// # Errors
     /// As [`Gpu::new`].
     pub async fn new_async(options: GpuOptions) -> Result<Self> {
-        let (device, queue) = adapter::open(options).await?;
+        let (device, queue) = adapter::open(options.clone()).await?;
         let lost = Arc::new(OnceLock::new());
         let flag = lost.clone();
         device.set_device_lost_callback(move |_, message| _ = flag.set(message));
         // wgpu's own handler panics; what is not caught where it happens is logged.
         device.on_uncaptured_error(Arc::new(|error| log::error!("uncaptured GPU error: {error}")));
-        Ok(Self::with_device(device, queue, lost))
+        Ok(Self::with_device(device, queue, lost, Some(options)))
     }
 
     /// Shares an app's own device and queue. Its error handler and its callback for a lost device stay as the app has set them.
     /// What the device offers in limits is used; WebGPU's default limits suffice.
     pub fn from_device(device: wgpu::Device, queue: wgpu::Queue) -> Self {
-        Self::with_device(device, queue, Arc::default())
+        Self::with_device(device, queue, Arc::default(), None)
     }
 
-    fn with_device(device: wgpu::Device, queue: wgpu::Queue, lost: Arc<OnceLock<String>>) -> Self {
+    fn with_device(device: wgpu::Device, queue: wgpu::Queue, lost: Arc<OnceLock<String>>, options: Option<GpuOptions>) -> Self {
         let (info, limits) = (device.adapter_info(), device.limits());
         let poller = poller::Poller::new(device.clone());
         Self {
@@ -107,6 +111,8 @@ impl Gpu {
                 faults: Mutex::default(),
                 poller,
                 lost,
+                options,
+                replacement: Mutex::default(),
             }),
         }
     }
@@ -168,7 +174,7 @@ impl Gpu {
     fn with_faults(&self, mut source: Source) -> Source {
         for Fault { kernel, only_with, right, wrong } in &*self.shared.faults.lock().unwrap_or_else(PoisonError::into_inner) {
             if source.kernel == *kernel && source.wgsl.contains(only_with) {
-                source.wgsl = source.wgsl.replacen(right, wrong, 1);
+                source.wgsl = source.wgsl.replace(right, wrong);
             }
         }
         source
@@ -197,7 +203,7 @@ impl Gpu {
         let [internal, memory, validation] = scopes;
         let errors = [pollster::block_on(validation.pop()), pollster::block_on(memory.pop()), pollster::block_on(internal.pop())];
         if let Some(reason) = self.shared.lost.get() {
-            return Err(Error::DeviceLost { reason: reason.clone() });
+            return Err(self.lost(reason.clone()));
         }
         match errors.into_iter().flatten().next() {
             Some(wgpu::Error::OutOfMemory { .. }) => Err(Error::Memory {
@@ -223,7 +229,25 @@ impl Gpu {
 
     /// The error for work that did not come back.
     pub(crate) fn lost(&self, reason: String) -> Error {
-        Error::DeviceLost { reason: self.shared.lost.get().cloned().unwrap_or(reason) }
+        let advice = match self.shared.options {
+            Some(_) => "open a new `Gpu` and load the model again",
+            None => "it was handed in, so hand in a new device and its queue with `Gpu::from_device` and load the model again",
+        };
+        Error::DeviceLost { reason: self.shared.lost.get_or_init(|| reason).clone(), advice }
+    }
+
+    /// A device in the place of this one, which was lost: the same for all models that ran on it.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`] where the caller handed the device in, and those of [`Gpu::new`].
+    pub(crate) fn replacement(&self) -> Result<Self> {
+        let Some(options) = &self.shared.options else { return Err(self.lost(String::new())) };
+        let mut replacement = self.shared.replacement.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*replacement {
+            Some(gpu) if gpu.shared.lost.get().is_some() => gpu.replacement(),
+            Some(gpu) => Ok(gpu.clone()),
+            None => Ok(replacement.insert(Self::new(options.clone())?).clone()),
+        }
     }
 }
 

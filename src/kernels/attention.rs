@@ -69,7 +69,7 @@ impl Attention {
         Cost { rows: Count::Tokens, operations, bytes: Amount { per_row: 16 * width, ..Amount::default() } }
     }
 
-    fn form(&self, gpu: &Gpu, variant: Variant) -> Result<Form> {
+    pub fn form(&self, gpu: &Gpu, variant: Variant) -> Result<Form> {
         let grid = Grid { x: Count::Tiles, y: Count::Fixed(self.heads as u32), rows: 1 };
         Ok(Form { variant: variant.sharing.to_string(), pipeline: gpu.pipeline(self.source(variant))?, grid })
     }

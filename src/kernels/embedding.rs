@@ -61,7 +61,7 @@ impl Embedding {
         Cost { rows: Count::Tokens, operations, bytes }
     }
 
-    fn form(&self, gpu: &Gpu, variant: Variant) -> Result<Form> {
+    pub fn form(&self, gpu: &Gpu, variant: Variant) -> Result<Form> {
         Ok(Form { variant: variant.sharing.to_string(), pipeline: gpu.pipeline(self.source(variant))?, grid: Grid::each(Count::Tokens) })
     }
 

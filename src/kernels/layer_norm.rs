@@ -39,7 +39,7 @@ impl LayerNorm {
         Cost { rows: self.rows, operations, bytes: Amount { fixed: 8 * self.hidden, per_row: 8 * self.hidden, per_pair: 0 } }
     }
 
-    fn form(&self, gpu: &Gpu, variant: Variant) -> Result<Form> {
+    pub fn form(&self, gpu: &Gpu, variant: Variant) -> Result<Form> {
         Ok(Form { variant: variant.sharing.to_string(), pipeline: gpu.pipeline(self.source(variant))?, grid: Grid::each(self.rows) })
     }
 

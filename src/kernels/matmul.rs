@@ -112,7 +112,8 @@ impl Matmul {
         }
         let scales: Vec<f32> = (0..inner.div_ceil(WeightFormat::GROUP) * outer).map(|at| scale(at / outer * WeightFormat::GROUP)).collect();
 
-        let sampled_rows = samples(count);
+        // In a check every row: a mistake may be in what one lane hands to others.
+        let sampled_rows = if count <= CHECKED_ROWS { (0..count).collect() } else { samples(count) };
         let mut expected = Vec::new();
         for column in samples(outer) {
             let weights: Vec<f64> = (0..inner).map(|k| self.weights.meant(weight[k * outer + column], 127.0, scale(k))).collect();

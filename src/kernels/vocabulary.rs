@@ -38,6 +38,11 @@ impl Vocabulary {
         Source::compose("vocabulary", &sizes, &[lib::BATCH, self.weights.wgsl(), include_str!("../../shaders/vocabulary.wgsl")], constants)
     }
 
+    /// For a part of so many words.
+    pub fn grid(&self, words: usize) -> Grid {
+        Grid { x: Count::Fixed((words as u32).div_ceil(LANES)), y: Count::Selected, rows: ROWS }
+    }
+
     /// Of a part of so many words.
     fn cost(&self, words: usize) -> Cost {
         let operations = Amount { per_row: 2 * self.width * words, ..Amount::default() };
@@ -75,9 +80,8 @@ impl Vocabulary {
                 ("bias", buffers.bias),
                 ("logits", buffers.logits),
             ];
-            let grid = Grid { x: Count::Fixed((part.rows as u32).div_ceil(LANES)), y: Count::Selected, rows: ROWS };
             let kernel = *self;
-            let step = Step::single(gpu, pipeline.clone(), grid, &buffers, self.cost(part.rows))?;
+            let step = Step::single(gpu, pipeline.clone(), self.grid(part.rows), &buffers, self.cost(part.rows))?;
             Ok(step.checked_by(move || kernel.check()))
         };
         parts.iter().map(step).collect()

@@ -54,7 +54,7 @@ impl Task for Answerer {
     type Settings = AnswererSettings;
 
     fn load(checkpoint: Checkpoint, options: Options, settings: AnswererSettings) -> Result<Self> {
-        let model = Model::load(checkpoint, options, Needs::default(), |checkpoint, pass, encoded| {
+        let model = Model::load(checkpoint, options, Needs::default(), move |checkpoint, pass, encoded| {
             Ok(vec![classification::of_tokens(pass, encoded, &checkpoint.span()?)?])
         })?;
         Ok(Self { model, options: settings.options, stride: settings.stride })

@@ -45,10 +45,10 @@ impl Task for Classifier {
 
     fn load(checkpoint: Checkpoint, options: Options, settings: ClassifierSettings) -> Result<Self> {
         let configured = settings.score.or(checkpoint.heads.score);
-        let model = Model::load(checkpoint, options, Needs::default(), |checkpoint, pass, encoded| {
+        let model = Model::load(checkpoint, options, Needs::default(), move |checkpoint, pass, encoded| {
             Ok(vec![classification::of_texts(pass, encoded, &checkpoint.classifier()?)?])
         })?;
-        let count = model.runner.outputs()[0].columns;
+        let count = model.runner().outputs()[0].columns;
         let labels = (0..count).map(|index| model.heads().label(index)).collect();
         let score = match configured {
             // The softmax of one label is always 1.

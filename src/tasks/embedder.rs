@@ -69,8 +69,9 @@ impl Task for Embedder {
             None => String::new(),
             Some(name) => checkpoint.prompt(name)?.to_owned(),
         };
-        let model = Model::load(checkpoint, options, Needs::default(), |checkpoint, pass, encoded| {
-            Ok(vec![sentence::add(pass, encoded, checkpoint, &recipe)?])
+        let steps = recipe.clone();
+        let model = Model::load(checkpoint, options, Needs::default(), move |checkpoint, pass, encoded| {
+            Ok(vec![sentence::add(pass, encoded, checkpoint, &steps)?])
         })?;
         Ok(Self { model, recipe, prompt })
     }
@@ -203,7 +204,7 @@ impl Embedder {
         let sequences = sequences(&encodings);
         some(sequences.len())?;
         self.model.check(0, &sequences)?;
-        let buffer = self.model.runner.run_to_buffer(&sequences)?;
+        let buffer = self.model.run_to_buffer(&sequences)?;
         Ok(GpuEmbeddings { buffer, columns: self.dimension(), lengths: lengths(&encodings) })
     }
 
@@ -243,7 +244,7 @@ impl Embedder {
 
     /// Values of a row.
     pub fn dimension(&self) -> usize {
-        self.model.runner.outputs()[0].columns
+        self.model.runner().outputs()[0].columns
     }
 
     /// How tokens become a row; several lie next to one another.

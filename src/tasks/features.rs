@@ -42,7 +42,7 @@ impl Task for FeatureExtractor {
 
     fn load(checkpoint: Checkpoint, options: Options, settings: FeatureSettings) -> Result<Self> {
         let FeatureSettings { all_layers, pooler: has_pooler } = settings;
-        let model = Model::load(checkpoint, options, Needs { all_layers, ..Needs::default() }, |checkpoint, pass, encoded| {
+        let model = Model::load(checkpoint, options, Needs { all_layers, ..Needs::default() }, move |checkpoint, pass, encoded| {
             let mut outputs = hidden_states::outputs(pass, encoded);
             if has_pooler {
                 outputs.push(hidden_states::pooler(pass, encoded, &checkpoint.pooler()?)?);
@@ -103,7 +103,8 @@ impl FeatureExtractor {
     }
 
     async fn run(&self, sequences: &[Sequence<'_>], lengths: Vec<Length>, wait: Wait) -> Result<Vec<Features>> {
-        let outputs = self.model.runner.outputs();
+        let runner = self.model.runner();
+        let outputs = runner.outputs();
         let (columns, states) = (outputs[0].columns, outputs.len() - usize::from(self.has_pooler));
         let empty = |length| Features { states: vec![Vec::new(); states], pooler_output: None, columns, length };
         let mut features: Vec<Features> = lengths.into_iter().map(empty).collect();

@@ -54,7 +54,7 @@ impl Task for FillMask {
             Error::checkpoint(&checkpoint.path, problem)
         })?;
         let needs = Needs { selected_row: vocabulary, ..Needs::default() };
-        let model = Model::load(checkpoint, options, needs, |checkpoint, pass, encoded| {
+        let model = Model::load(checkpoint, options, needs, move |checkpoint, pass, encoded| {
             Ok(vec![masked::add(pass, encoded, &checkpoint.masked()?, top)?])
         })?;
         Ok(Self { model, mask, top })

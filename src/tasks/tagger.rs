@@ -35,10 +35,10 @@ impl Task for Tagger {
     type Settings = TaggerSettings;
 
     fn load(checkpoint: Checkpoint, options: Options, settings: TaggerSettings) -> Result<Self> {
-        let model = Model::load(checkpoint, options, Needs::default(), |checkpoint, pass, encoded| {
+        let model = Model::load(checkpoint, options, Needs::default(), move |checkpoint, pass, encoded| {
             Ok(vec![classification::of_tokens(pass, encoded, &checkpoint.token_classifier()?)?])
         })?;
-        let labels = (0..model.runner.outputs()[0].columns).map(|index| model.heads().label(index)).collect();
+        let labels = (0..model.runner().outputs()[0].columns).map(|index| model.heads().label(index)).collect();
         Ok(Self { model, labels, options: settings.options })
     }
 }

@@ -1,47 +1,208 @@
 //! Which variant of each kernel runs: sound defaults by the kind of adapter, or what was measured on it.
+//!
+//! A batch's size may choose between variants of a matrix product only where they give the same bits, so a text's result does not depend
+//! on what else is in its batch.
 
+mod measure;
+mod store;
+
+pub(crate) use measure::shapes;
+
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::EncoderConfig;
+use crate::error::Result;
 use crate::gpu::Gpu;
 use crate::kernels::attention::Attention;
 use crate::kernels::matmul::Matmul;
-use crate::kernels::{Sharing, Tile, Variant};
+use crate::kernels::{Sharing, Tile, Variant, WeightFormat};
 
-/// Rows up to which a batch of matrix products counts as small.
-pub const FEW_ROWS: u32 = 64;
+/// Rows up to which a batch of matrix products counts as small, and as middling.
+pub const BUCKETS: [u32; 3] = [32, 256, u32::MAX];
 
-/// The choice for one adapter.
-#[derive(Clone, Debug)]
-pub struct Tuning {
-    subgroup: Option<u32>,
-    software: bool,
+/// Where a model's choice of kernels comes from.
+#[derive(Clone, Debug, Default)]
+pub enum Tuning {
+    /// The table in the user's cache folder, where there is one for this adapter, driver and version of the crate. On a GPU whose table
+    /// lacks the model's shapes they are measured first, which takes some hundred milliseconds, once; on a software adapter, where it
+    /// would take seconds, only [`Table::measure`] does it.
+    #[default]
+    Auto,
+    /// Nothing measured: defaults by the kind of adapter.
+    Off,
+    /// This table, such as one that came with the app. One of another adapter is ignored with a warning.
+    Given(Table),
 }
 
-impl Tuning {
+/// What was measured on one adapter.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Table {
+    pub adapter: String,
+    pub backend: String,
+    pub driver: String,
+    /// Of the crate.
+    pub version: String,
+    pub choices: Vec<Choice>,
+}
+
+/// The fastest variant of a kernel at one shape.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Choice {
+    pub kernel: Kernel,
+    /// The shape: of a matrix product inner and outer, of attention heads and their width, of layer norm the row and 1.
+    pub shape: [usize; 2],
+    pub weights: WeightFormat,
+    /// Most rows of a batch for which it counts.
+    pub up_to: u32,
+    pub variant: Variant,
+    /// Of one dispatch, when it was measured.
+    pub microseconds: f64,
+}
+
+/// Kernels that have variants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kernel {
+    Matmul,
+    Attention,
+    LayerNorm,
+}
+
+/// The choice for one model on one adapter.
+#[derive(Debug)]
+pub(crate) struct Chosen {
+    subgroup: Option<u32>,
+    software: bool,
+    choices: Vec<Choice>,
+}
+
+impl Chosen {
     /// Without any measurement.
     pub fn defaults(gpu: &Gpu) -> Self {
-        Self { subgroup: Variant::subgroup(gpu), software: gpu.info().device_type == wgpu::DeviceType::Cpu }
+        Self { subgroup: Variant::subgroup(gpu), software: is_software(gpu), choices: Vec::new() }
     }
 
-    fn subgroup_variant(&self, tile: Tile) -> Option<Variant> {
-        // On lavapipe, where each lane's load is a gather of its own, sharing by subgroups is three times as fast.
+    /// As the caller wants it for this model.
+    pub fn new(gpu: &Gpu, config: &EncoderConfig, weights: WeightFormat, tuning: &Tuning) -> Self {
+        let table = match tuning {
+            Tuning::Off => None,
+            Tuning::Given(table) if table.is_of(gpu) => Some(table.clone()),
+            Tuning::Given(table) => {
+                let (theirs, ours) = (table.describe(), Table::of(gpu).describe());
+                log::warn!("the tuning table is of {theirs}, this is {ours}: it is ignored; measure this adapter with `minilm tune`");
+                None
+            }
+            Tuning::Auto if !gpu.computes() => None,
+            Tuning::Auto => store::load(gpu).or_else(|| (!is_software(gpu)).then(|| Table::of(gpu))).map(|mut table| {
+                if !is_software(gpu) && table.lacks(config, weights) {
+                    match table.measure(gpu, config, weights).and_then(|()| table.store()) {
+                        Ok(path) => log::info!("tuned for {}, kept in {}", table.describe(), path.display()),
+                        Err(error) => log::warn!("{error}: kernels are chosen without it"),
+                    }
+                }
+                table
+            }),
+        };
+        Self { choices: table.map_or_else(Vec::new, |table| table.choices), ..Self::defaults(gpu) }
+    }
+
+    /// What was measured for a shape, if this adapter can still do it.
+    fn measured(&self, kernel: Kernel, shape: [usize; 2], weights: WeightFormat, offered: &[Variant]) -> Vec<(u32, Variant)> {
+        let here = |choice: &&Choice| choice.kernel == kernel && choice.shape == shape && choice.weights == weights;
+        let mut found: Vec<(u32, Variant)> = self.choices.iter().filter(here).map(|choice| (choice.up_to, choice.variant)).collect();
+        found.retain(|(_, variant)| offered.contains(variant));
+        found.sort_by_key(|(up_to, _)| *up_to);
+        found
+    }
+
+    /// On lavapipe, where each lane's load is a gather of its own, sharing by subgroups is three times as fast.
+    fn shared(&self, tile: Tile) -> Option<Variant> {
         let size = self.subgroup.filter(|size| self.software && *size <= 16)?;
         Some(Variant { sharing: Sharing::Subgroup(size), tile: Tile { lanes: size, ..tile } })
     }
 
     /// For up to so many rows each, ascending.
-    pub fn matmul(&self, _kernel: &Matmul) -> Vec<(u32, Variant)> {
-        let tile = |name: &str, or: u32| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(or);
-        match self.subgroup_variant(Tile::new(tile("ROWS", 16), tile("COLS", 1), 0, 1)) {
-            Some(shared) => vec![(u32::MAX, shared)],
-            None => vec![(FEW_ROWS, Variant { sharing: Sharing::Alone, tile: Tile::new(4, 1, 32, 2) }), (u32::MAX, Variant::default())],
+    pub fn matmul(&self, kernel: &Matmul) -> Vec<(u32, Variant)> {
+        let measured = self.measured(Kernel::Matmul, [kernel.inner, kernel.outer], kernel.weights, &Variant::matmuls(self.subgroup));
+        if !measured.is_empty() {
+            return measured;
+        }
+        let shared = |rows| self.shared(Tile::new(rows, 1, 0, 1));
+        let alone = |tile| Variant { sharing: Sharing::Alone, tile };
+        let small = shared(16).unwrap_or(alone(Tile::new(4, 1, 32, 2)));
+        vec![(BUCKETS[0], small), (u32::MAX, shared(32).unwrap_or_default())]
+    }
+
+    pub fn attention(&self, kernel: &Attention) -> Variant {
+        let offered = Variant::attentions(self.subgroup);
+        let measured = self.measured(Kernel::Attention, [kernel.heads, kernel.head_dim], WeightFormat::F32, &offered);
+        measured
+            .first()
+            .map(|(_, variant)| *variant)
+            .or_else(|| self.shared(Variant::default().tile))
+            .filter(|v| offered.contains(v))
+            .unwrap_or_default()
+    }
+
+    /// Of the kernels that normalise rows of `hidden`.
+    pub fn reduction(&self, hidden: usize) -> Variant {
+        let offered = Variant::reductions(self.subgroup);
+        let measured = self.measured(Kernel::LayerNorm, [hidden, 1], WeightFormat::F32, &offered);
+        let shared = self.shared(Variant::default().tile).map(|shared| Variant { tile: Variant::default().tile, ..shared });
+        measured.first().map(|(_, variant)| *variant).or(shared).unwrap_or_default()
+    }
+}
+
+fn is_software(gpu: &Gpu) -> bool {
+    gpu.info().device_type == wgpu::DeviceType::Cpu
+}
+
+impl Table {
+    /// An empty one of this adapter.
+    pub fn of(gpu: &Gpu) -> Self {
+        let info = gpu.info();
+        Self {
+            adapter: info.name.clone(),
+            backend: info.backend.to_str().to_owned(),
+            driver: [info.driver.as_str(), info.driver_info.as_str()].join(" ").trim().to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            choices: Vec::new(),
         }
     }
 
-    pub fn attention(&self, _kernel: &Attention) -> Variant {
-        self.subgroup_variant(Tile::new(1, 1, 1, 1)).unwrap_or_default()
+    /// Whether it was measured on this adapter, with this driver, by this version of the crate.
+    pub fn is_of(&self, gpu: &Gpu) -> bool {
+        Self { choices: Vec::new(), ..self.clone() } == Self::of(gpu)
     }
 
-    /// Of layer norm over rows of `hidden`.
-    pub fn reduction(&self, _hidden: usize) -> Variant {
-        self.subgroup_variant(Tile::new(1, 1, 1, 1)).unwrap_or_default()
+    /// The adapter, driver and version, for people.
+    pub fn describe(&self) -> String {
+        format!("`{}` ({}) with driver `{}` by version {}", self.adapter, self.backend, self.driver, self.version)
+    }
+
+    fn lacks(&self, config: &EncoderConfig, weights: WeightFormat) -> bool {
+        measure::shapes(config).iter().any(|shape| {
+            !self.choices.iter().any(|choice| choice.kernel == Kernel::Matmul && choice.shape == *shape && choice.weights == weights)
+        })
+    }
+
+    /// The table that is kept for this adapter, if there is one.
+    pub fn stored(gpu: &Gpu) -> Option<Self> {
+        store::load(gpu)
+    }
+
+    /// Measures every variant that the adapter offers at a model's shapes, holds each to the reference, and takes over the fastest.
+    ///
+    /// # Errors
+    /// Those of running a kernel; variants that fail are left out.
+    pub fn measure(&mut self, gpu: &Gpu, config: &EncoderConfig, weights: WeightFormat) -> Result<()> {
+        for choice in measure::all(gpu, config, weights)? {
+            let same = |other: &Choice| {
+                (other.kernel, other.shape, other.weights, other.up_to) == (choice.kernel, choice.shape, choice.weights, choice.up_to)
+            };
+            self.choices.retain(|other| !same(other));
+            self.choices.push(choice);
+        }
+        Ok(())
     }
 }

@@ -1,0 +1,117 @@
+//! Times the variants of each kernel at a model's shapes.
+
+use std::collections::HashMap;
+
+use super::{BUCKETS, Choice, Kernel};
+use crate::checkpoint::EncoderConfig;
+use crate::error::{Error, Result};
+use crate::gpu::check::{Check, Measured};
+use crate::gpu::{Count, Form, Gpu};
+use crate::kernels::attention::Attention;
+use crate::kernels::layer_norm::LayerNorm;
+use crate::kernels::matmul::Matmul;
+use crate::kernels::{Variant, WeightFormat, padded};
+
+/// Rows at which each of [`BUCKETS`] is measured; fewer in the last on software adapters, which take long.
+const ROWS: [usize; 3] = [12, 128, 1024];
+const ROWS_IN_SOFTWARE: usize = 256;
+
+/// The shapes of a layer's matrix products, inner and outer, each once.
+pub fn shapes(config: &EncoderConfig) -> Vec<[usize; 2]> {
+    let (hidden, context) = (config.hidden, config.heads * padded(config.head_dim()));
+    let mut shapes = vec![[hidden, 3 * context], [context, hidden], [hidden, config.intermediate], [config.intermediate, hidden]];
+    shapes.sort_unstable();
+    shapes.dedup();
+    shapes
+}
+
+/// The fastest variant of each kernel at each shape.
+pub fn all(gpu: &Gpu, config: &EncoderConfig, weights: WeightFormat) -> Result<Vec<Choice>> {
+    let subgroup = Variant::subgroup(gpu);
+    let mut choices = Vec::new();
+    for shape in shapes(config) {
+        choices.extend(matmul(gpu, shape, weights, &Variant::matmuls(subgroup))?);
+    }
+    let attention = Attention { heads: config.heads, head_dim: config.head_dim(), bias: false };
+    let one = |kernel, shape, variant, seconds: f64| Choice {
+        kernel,
+        shape,
+        weights: WeightFormat::F32,
+        up_to: u32::MAX,
+        variant,
+        microseconds: seconds * 1e6,
+    };
+    let (variant, seconds) = fastest(gpu, &Variant::attentions(subgroup), |v| attention.form(gpu, v), || attention.check())?;
+    choices.push(one(Kernel::Attention, [attention.heads, attention.head_dim], variant, seconds));
+    let norm = LayerNorm { hidden: config.hidden, epsilon: config.layer_norm_eps, rows: Count::Tokens };
+    let (variant, seconds) = fastest(gpu, &Variant::reductions(subgroup), |v| norm.form(gpu, v), || norm.check())?;
+    choices.push(one(Kernel::LayerNorm, [config.hidden, 1], variant, seconds));
+    Ok(choices)
+}
+
+/// A winner for each bucket, all of them among variants that give the same bits.
+fn matmul(gpu: &Gpu, [inner, outer]: [usize; 2], weights: WeightFormat, offered: &[Variant]) -> Result<Vec<Choice>> {
+    let kernel = Matmul { inner, outer, weights, activation: None, residual: false, rows: Count::Tokens };
+    let in_software = gpu.info().device_type == wgpu::DeviceType::Cpu;
+    let rows = ROWS.map(|rows| if in_software { rows.min(ROWS_IN_SOFTWARE) } else { rows });
+    let mut families: HashMap<u64, Vec<(Variant, [f64; 3])>> = HashMap::new();
+    let checks = rows.map(|rows| kernel.check(rows));
+    for &variant in offered {
+        let form = kernel.form(gpu, variant)?;
+        let measured = checks.iter().map(|check| tried(gpu, &form, check)).collect::<Result<Option<Vec<_>>>>()?;
+        let Some(measured) = measured else { continue };
+        // One digest for all sizes: the bits must agree at each.
+        let digest = measured.iter().fold(0, |all: u64, one| all.rotate_left(21) ^ one.digest);
+        let seconds = [0, 1, 2].map(|bucket| measured[bucket].seconds);
+        families.entry(digest).or_default().push((variant, seconds));
+    }
+    let best = |family: &[(Variant, [f64; 3])], bucket: usize| {
+        family.iter().map(|(variant, seconds)| (*variant, seconds[bucket])).min_by(|a, b| a.1.total_cmp(&b.1))
+    };
+    // What counts is the ratio in each bucket, not the seconds, of which the last has nearly all.
+    let least =
+        |bucket| families.values().filter_map(|family| best(family, bucket)).map(|(_, seconds)| seconds).fold(f64::INFINITY, f64::min);
+    let least = [least(0), least(1), least(2)];
+    let loss = |family: &[(Variant, [f64; 3])]| -> f64 {
+        (0..3).map(|bucket| best(family, bucket).map_or(f64::INFINITY, |(_, seconds)| seconds / least[bucket])).sum()
+    };
+    let family = families.values().min_by(|a, b| loss(a).total_cmp(&loss(b)));
+    let family =
+        family.ok_or_else(|| Error::Kernel { kernel: "matmul", problem: "no variant gives right results: run `minilm doctor`".into() })?;
+    let choice = |bucket: usize| {
+        let (variant, seconds) = best(family, bucket)?;
+        Some(Choice {
+            kernel: Kernel::Matmul,
+            shape: [inner, outer],
+            weights,
+            up_to: BUCKETS[bucket],
+            variant,
+            microseconds: seconds * 1e6,
+        })
+    };
+    Ok((0..3).filter_map(choice).collect())
+}
+
+fn fastest(gpu: &Gpu, offered: &[Variant], form: impl Fn(Variant) -> Result<Form>, check: impl Fn() -> Check) -> Result<(Variant, f64)> {
+    let (check, mut best) = (check(), None);
+    for &variant in offered {
+        if let Some(Measured { seconds, .. }) = tried(gpu, &form(variant)?, &check)?
+            && best.is_none_or(|(_, least)| seconds < least)
+        {
+            best = Some((variant, seconds));
+        }
+    }
+    Ok(best.unwrap_or_default())
+}
+
+/// Nothing for a form that does not compile or is wrong.
+fn tried(gpu: &Gpu, form: &Form, check: &Check) -> Result<Option<Measured>> {
+    match check.measure(gpu, form) {
+        Ok(measured) => Ok(Some(measured)),
+        Err(error @ Error::Kernel { .. }) => {
+            log::warn!("left out of the choice, {}: {error}", form.variant);
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
