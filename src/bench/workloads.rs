@@ -88,3 +88,22 @@ impl Random {
         ((z ^ (z >> 31)) >> 12) as f64 / (1u64 << 52) as f64 + f64::EPSILON / 2.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workloads_that_are_compared_have_the_same_number_of_tokens() {
+        let all = Workload::all();
+        let find = |name: &str| all.iter().find(|workload| workload.name == name).unwrap();
+        let (mixed, uniform) = (find("W3"), find("W3u"));
+        assert_eq!((mixed.tokens(), mixed.lengths.len()), (uniform.tokens(), uniform.lengths.len()));
+        let [shortest, longest] = [uniform.lengths.iter().min().unwrap(), uniform.lengths.iter().max().unwrap()];
+        assert!(longest - shortest <= 1, "{shortest} to {longest}");
+        for (name, length) in Workload::SWEEP {
+            let lengths = &find(name).lengths;
+            assert!(lengths.iter().all(|of_text| *of_text == length) && tokens(lengths) == 4096, "{name}");
+        }
+    }
+}
