@@ -33,7 +33,7 @@ impl Workload {
         let rest = tokens(&all[2].lengths) - tokens(&uniform);
         uniform[..rest].iter_mut().for_each(|length| *length += 1);
         let growth = |name, what, lengths| Self { name, what, lengths, kernels: false };
-        all.push(growth("W3u", "the tokens of W3 in equal texts", uniform));
+        all.insert(3, growth("W3u", "the tokens of W3 in equal texts", uniform));
         all.extend(Self::SWEEP.map(|(name, length)| growth(name, "4096 tokens in equal texts", vec![length; 4096 / length])));
         all
     }
