@@ -492,3 +492,23 @@ fn capacity(gpu: &Gpu, config: &EncoderConfig, budget: Option<usize>, max_length
     };
     Ok(Capacity { tokens, texts: 0, selected }.with_tokens(tokens))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_hold_every_input_once_and_no_more_than_fits() {
+        let texts: Vec<String> = (0..100).map(|i| "x".repeat(i * 37 % 200)).collect();
+        let inputs: Vec<Input> = texts.iter().map(Input::from).collect();
+        for bytes in [0, 50, 300, 1_000_000] {
+            let windows: Vec<&[Input]> = windows(&inputs, bytes).collect();
+            assert_eq!(windows.concat(), inputs);
+            let size = |window: &[Input]| window.iter().map(Input::bytes).sum::<usize>();
+            assert!(windows.iter().all(|window| window.len() == 1 || size(window) <= bytes));
+            // None could have taken the first of the next.
+            assert!(windows.windows(2).all(|pair| size(pair[0]) + pair[1][0].bytes() > bytes));
+        }
+        assert!(windows(&[], 300).next().is_none());
+    }
+}

@@ -79,7 +79,7 @@ fn measure(gpu: &Gpu, name: &str, folder: &Path, options: &Options, peaks: &Peak
     let load = begin.elapsed().as_secs_f64();
     let pipelines = gpu.pipeline_seconds() - pipelines_before;
     let begin = Instant::now();
-    embedder.embed_tokens(&[Sequence { ids: &[0; 12], ..Default::default() }])?;
+    embedder.embed_tokens(&[sequence(&[0; 12])])?;
     let first_batch = begin.elapsed().as_secs_f64();
 
     let (model, config) = (embedder.model(), embedder.model().config());
@@ -95,25 +95,30 @@ fn measure(gpu: &Gpu, name: &str, folder: &Path, options: &Options, peaks: &Peak
         dispatches: model.kernels().len(),
         ..ModelReport::default()
     };
-    for workload in &options.workloads {
-        let longest = workload.lengths.iter().max().copied().unwrap_or(1);
-        if longest > model.max_length() {
-            continue;
-        }
-        progress(&format!("{name}: {workload}"));
-        let texts = workload.ids(config.vocabulary);
-        let sequences: Vec<_> = texts.iter().map(|ids| Sequence { ids, ..Default::default() }).collect();
-        embedder.embed_tokens(&sequences)?; // warm
-        let (mut runs, begin) = (Vec::new(), Instant::now());
-        while runs.len() < options.runs.max(1) && (runs.is_empty() || begin.elapsed().as_secs_f64() < options.patience) {
+    let fitting = options.workloads.iter().filter(|workload| workload.lengths.iter().all(|&length| length <= model.max_length()));
+    let texts: Vec<_> = fitting.map(|workload| (workload, workload.ids(config.vocabulary))).collect();
+    let sequences: Vec<Vec<Sequence>> = texts.iter().map(|(_, texts)| texts.iter().map(|ids| sequence(ids)).collect()).collect();
+    let mut runs = vec![Vec::new(); texts.len()];
+    // In turns: a machine whose speed drifts is then as fast for one workload as for another.
+    for turn in 0..=options.runs.max(1) {
+        for (((workload, _), sequences), runs) in texts.iter().zip(&sequences).zip(&mut runs) {
+            if !runs.is_empty() && runs.iter().map(|(seconds, _)| seconds).sum::<f64>() >= options.patience {
+                continue;
+            }
+            progress(&format!("{name}: {workload}"));
             let begin = Instant::now();
-            embedder.embed_tokens(&sequences)?;
-            runs.push((begin.elapsed().as_secs_f64(), model.stats().last));
+            embedder.embed_tokens(sequences)?;
+            if turn > 0 {
+                runs.push((begin.elapsed().as_secs_f64(), model.stats().last)); // the first is to warm up
+            }
         }
-        let tokenize = tokenize(&embedder, &texts)?;
-        report.workloads.push(WorkloadReport::new(workload, &runs, tokenize, report::operations(config, &workload.lengths)));
+    }
+    for (((workload, texts), sequences), runs) in texts.iter().zip(&sequences).zip(&runs) {
+        progress(&format!("{name}: {workload}, its parts"));
+        let tokenize = tokenize(&embedder, texts)?;
+        report.workloads.push(WorkloadReport::new(workload, runs, tokenize, report::operations(config, &workload.lengths)));
         if workload.kernels && gpu.can_profile() {
-            report.kernels.extend(KernelReport::of(workload, &model.profile(&sequences, 3)?, peaks));
+            report.kernels.extend(KernelReport::of(workload, &model.profile(sequences, 3)?, peaks));
         }
     }
     report.compare();
@@ -122,6 +127,10 @@ fn measure(gpu: &Gpu, name: &str, folder: &Path, options: &Options, peaks: &Peak
         report.products = products::measure(gpu, config, peaks)?;
     }
     Ok(report)
+}
+
+fn sequence(ids: &[u32]) -> Sequence<'_> {
+    Sequence { ids, ..Sequence::default() }
 }
 
 /// Seconds to make as many tokens as `ids` has of texts: with one thread, and on all cores.

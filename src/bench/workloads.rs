@@ -33,7 +33,7 @@ impl Workload {
         let rest = tokens(&all[2].lengths) - tokens(&uniform);
         uniform[..rest].iter_mut().for_each(|length| *length += 1);
         let growth = |name, what, lengths| Self { name, what, lengths, kernels: false };
-        all.push(growth("W3u", "the tokens of W3 in equal texts", uniform));
+        all.insert(3, growth("W3u", "the tokens of W3 in equal texts", uniform));
         all.extend(Self::SWEEP.map(|(name, length)| growth(name, "4096 tokens in equal texts", vec![length; 4096 / length])));
         all
     }
@@ -86,5 +86,24 @@ impl Random {
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         ((z ^ (z >> 31)) >> 12) as f64 / (1u64 << 52) as f64 + f64::EPSILON / 2.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workloads_that_are_compared_have_the_same_number_of_tokens() {
+        let all = Workload::all();
+        let find = |name: &str| all.iter().find(|workload| workload.name == name).unwrap();
+        let (mixed, uniform) = (find("W3"), find("W3u"));
+        assert_eq!((mixed.tokens(), mixed.lengths.len()), (uniform.tokens(), uniform.lengths.len()));
+        let [shortest, longest] = [uniform.lengths.iter().min().unwrap(), uniform.lengths.iter().max().unwrap()];
+        assert!(longest - shortest <= 1, "{shortest} to {longest}");
+        for (name, length) in Workload::SWEEP {
+            let lengths = &find(name).lengths;
+            assert!(lengths.iter().all(|of_text| *of_text == length) && tokens(lengths) == 4096, "{name}");
+        }
     }
 }
