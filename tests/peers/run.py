@@ -4,6 +4,7 @@
 """
 
 import argparse
+import atexit
 import collections
 import datetime
 import json
@@ -54,13 +55,14 @@ def peer_list(scratch, model):
 class Peer:
     """A process that answers requests, and stands still between them: no thread of it may spin while another peer is timed."""
 
-    def __init__(self, command, variables):
+    def __init__(self, command, variables, folder):
         self.errors = tempfile.TemporaryFile()
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.errors}
         try:
-            self.process = subprocess.Popen(command, env={**os.environ, **variables}, bufsize=0, **pipes)
+            self.process = subprocess.Popen(command, env={**os.environ, **variables}, cwd=folder, bufsize=0, **pipes)
         except OSError as error:
             raise RuntimeError(f"it cannot be started: {error.strerror}") from None
+        atexit.register(self.process.kill)  # one that stands still would outlive this program
         try:
             self.about = self.answer()
         except RuntimeError:
@@ -146,7 +148,7 @@ def open_peers(scratch, model, names, about):
     for name, (command, variables) in peer_list(scratch, model).items():
         if name in names:
             try:
-                peers[name] = Peer(command, variables)
+                peers[name] = Peer(command, variables, scratch)
                 about[name] = peers[name].about
             except RuntimeError as error:
                 about[name] = {"error": str(error)}

@@ -48,7 +48,8 @@ llama() {
     c++ -O2 -std=c++17 "-I$source/include" "-I$source/ggml/include" "$here/llama_peer.cpp" -o llama_peer \
         -Lllama-build/bin -lllama -lggml -lggml-base "-Wl,-rpath,$PEERS/llama-build/bin"
     for model in L6 L12; do
-        PYTHONPATH="$source/gguf-py" venv/bin/python "$source/convert_hf_to_gguf.py" "models/$model" --outtype f32 --outfile "models/$model.gguf"
+        PYTHONPATH="$source/gguf-py" venv/bin/python "$source/convert_hf_to_gguf.py" "models/$model" \
+            --outtype f32 --outfile "models/$model.gguf"
     done
 }
 

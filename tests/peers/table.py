@@ -60,5 +60,6 @@ def markdown(report, data):
     notes = [f"{name}: {peer['error']}" for name, peer in about.items() if "error" in peer]
     for model, workloads in results.items():
         for workload, peers in workloads.items():
-            notes += [f"{name}, {model} {workload}: {result[why]}" for name, result in peers.items() for why in ("error", "left out") if why in result]
+            for name, result in peers.items():
+                notes += [f"{name}, {model} {workload}: {result[why]}" for why in ("error", "left out") if why in result]
     return "\n".join(lines + [""] + [f"- {note[:300]}" for note in notes])
