@@ -82,7 +82,7 @@ class OnnxRuntime:
         # Else the product of constants would be computed only once.
         self.product_session = self.open(scratch / "onnx" / "W5.onnx", disabled_optimizers=["ConstantFolding"])
         self.version = f"onnxruntime {onnxruntime.__version__}"
-        self.adapter = "not told: Dawn's choice" if webgpu else "CPU"
+        self.adapter = "Dawn's first" if webgpu else "CPU"
 
     def open(self, path, **more):
         return self.onnxruntime.InferenceSession(path, self.options, providers=self.providers, **more)

@@ -28,8 +28,8 @@ def speed(result, base, amount):
     seconds = result["seconds"]
     median = statistics.median(seconds)
     ratio = f"{statistics.median(base['seconds']) / median:.2f}x, " if base and base["seconds"] else ""
-    spread = (max(seconds) - min(seconds)) / 2 / median
-    return f"{amount / median:.3g} ({ratio}±{spread:.0%}, {len(seconds)})"
+    spread = f"±{(max(seconds) - min(seconds)) / 2 / median:.0%} of {len(seconds)}" if len(seconds) > 1 else "1 run"
+    return f"{amount / median:.3g} ({ratio}{spread})"
 
 
 def table_of(model, workloads, names, data):
@@ -50,7 +50,7 @@ def markdown(report, data):
     lines = [
         f"{report['date']}, {report['processor']}, {report['cores']} cores, {report['threads']} threads; "
         f"load {report['load_before']:.1f} before and {report['load_after']:.1f} after, {report['minutes']:.0f} minutes.",
-        f"In brackets: the ratio to {names[0]}, half the range of the times, their number.",
+        f"In brackets: how many times as fast as {names[0]}, half the range of the runs' times, their number.",
         "",
         *heading(["peer", "version", "adapter"]),
         *(row([name, about[name]["version"], about[name]["adapter"]]) for name in names),
