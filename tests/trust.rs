@@ -77,8 +77,8 @@ fn a_form_that_is_wrong_or_does_not_compile_gives_way_to_the_simplest() {
         fault("matmul", "subgroupBroadcast", "subgroupBroadcast(x_0, 1u)", "subgroupBroadcast(x_0, 2u)"),
         fault("attention", "subgroupBroadcast", "subgroupBroadcast(key_0_0, 1u)", "subgroupBroadcast(key_0_0, 0u)"),
         fault("layer_norm", "subgroupAdd", "subgroupAdd(value)", "subgroupMax(value)"),
-        fault("embedding", "subgroupAdd", "subgroupAdd(value)", "subgroupNonsense(value)"),
-        fault("matmul", "subgroupBroadcast", "override RESIDUAL: bool;", "override RESIDUAL: bool; const wrong = 1u / 0u;"),
+        fault("embedding", "subgroupAdd", "@workgroup_size(WORKGROUP)", "@workgroup_size(WORKGROUP * 1024u)"),
+        fault("matmul", "subgroupBroadcast", "@workgroup_size(LANES, ROW_GROUPS)", "@workgroup_size(LANES * 1024u, ROW_GROUPS)"),
     ];
     for fault in faults {
         let gpu = faulty(fault);

@@ -115,10 +115,10 @@ impl Chosen {
         found
     }
 
-    /// On lavapipe, where each lane's load is a gather of its own, sharing by subgroups is three times as fast.
-    fn shared(&self, tile: Tile) -> Option<Variant> {
-        let size = self.subgroup.filter(|size| self.software && *size <= 16)?;
-        Some(Variant { sharing: Sharing::Subgroup(size), tile: Tile { lanes: size, ..tile } })
+    /// Sharing by subgroups where it is known to be fastest: on lavapipe, where each lane's load is a gather of its own, it is three
+    /// times as fast.
+    fn subgroups(&self) -> Option<u32> {
+        self.subgroup.filter(|size| self.software && *size <= 16)
     }
 
     /// For up to so many rows each, ascending.
@@ -127,29 +127,28 @@ impl Chosen {
         if !measured.is_empty() {
             return measured;
         }
-        let shared = |rows| self.shared(Tile::new(rows, 1, 0, 1));
-        let alone = |tile| Variant { sharing: Sharing::Alone, tile };
-        let small = shared(16).unwrap_or(alone(Tile::new(4, 1, 32, 2)));
-        vec![(BUCKETS[0], small), (u32::MAX, shared(32).unwrap_or_default())]
+        match self.subgroups() {
+            Some(size) => {
+                let shared = |rows| Variant { sharing: Sharing::Subgroup(size), tile: Tile::new(rows, 1, size, 1) };
+                vec![(BUCKETS[0], shared(16)), (u32::MAX, shared(32))]
+            }
+            None => vec![(BUCKETS[0], Variant { sharing: Sharing::Alone, tile: Tile::new(4, 1, 32, 2) }), (u32::MAX, Variant::default())],
+        }
     }
 
     pub fn attention(&self, kernel: &Attention) -> Variant {
-        let offered = Variant::attentions(self.subgroup);
-        let measured = self.measured(Kernel::Attention, [kernel.heads, kernel.head_dim], WeightFormat::F32, &offered);
-        measured
-            .first()
-            .map(|(_, variant)| *variant)
-            .or_else(|| self.shared(Variant::default().tile))
-            .filter(|v| offered.contains(v))
-            .unwrap_or_default()
+        self.one(Kernel::Attention, [kernel.heads, kernel.head_dim], Variant::attentions)
     }
 
     /// Of the kernels that normalise rows of `hidden`.
     pub fn reduction(&self, hidden: usize) -> Variant {
-        let offered = Variant::reductions(self.subgroup);
-        let measured = self.measured(Kernel::LayerNorm, [hidden, 1], WeightFormat::F32, &offered);
-        let shared = self.shared(Variant::default().tile).map(|shared| Variant { tile: Variant::default().tile, ..shared });
-        measured.first().map(|(_, variant)| *variant).or(shared).unwrap_or_default()
+        self.one(Kernel::LayerNorm, [hidden, 1], Variant::reductions)
+    }
+
+    fn one(&self, kernel: Kernel, shape: [usize; 2], offered: fn(Option<u32>) -> Vec<Variant>) -> Variant {
+        let measured = self.measured(kernel, shape, WeightFormat::F32, &offered(self.subgroup));
+        let default = || offered(self.subgroups()).into_iter().next_back();
+        measured.first().map(|(_, variant)| *variant).or_else(default).unwrap_or_default()
     }
 }
 
