@@ -406,6 +406,11 @@ impl Model {
         self.runner().gpu().clone()
     }
 
+    /// Tokens of one batch.
+    pub fn token_budget(&self) -> usize {
+        self.runner().capacity().tokens
+    }
+
     /// Memory held and bytes moved so far.
     pub fn stats(&self) -> Stats {
         self.runner().stats()

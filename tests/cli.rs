@@ -184,7 +184,7 @@ fn wrong_input_is_refused_in_one_sentence() {
     let model = fixture(FOLDER);
     let model = model.to_str().unwrap();
     type Case<'a> = (&'a [&'a str], &'a [u8], &'a [&'a str]);
-    let cases: [Case; 13] = [
+    let cases: [Case; 18] = [
         (&["embed"], b"", &["no texts were given", "standard input is empty"]),
         (&["embed"], b"good\nbad \xff\n", &["standard input, line 2", "expected UTF-8", "0xff as byte 5"]),
         (
@@ -198,6 +198,11 @@ fn wrong_input_is_refused_in_one_sentence() {
         (&["embed", "--max-length", "1", "x"], b"", &["the command line, text 1", "no room for the 2 special tokens"]),
         (&["embed", "--max-length", "100000", "x"], b"", &["maximum length 100000", "positions"]),
         (&["embed", "--token-budget", "1", "x"], b"", &["token budget 1"]),
+        (&["embed", "--max-gpu-memory", "1", "x"], b"", &["bytes of GPU memory", "at most 1000000 are allowed", "f16 or int8"]),
+        (&["embed", "--tuning", missing, "x"], b"", &["the tuning table cannot be read"]),
+        (&["embed", "--tuning", "Cargo.toml", "x"], b"", &["Cargo.toml: expected a tuning table of `minilm tune`", "write it again"]),
+        (&["doctor", "--model", missing], b"", &["the model folder cannot be read"]),
+        (&["tune", "--output", "no/such/folder/table.json"], b"", &["the tuning table cannot be written"]),
         (&["embed", "--adapter", "no such adapter", "x"], b"", &["no adapter's name contains `no such adapter`", "choose one of"]),
         (&["features", "--output", missing, "--model", missing, "x"], b"", &["the model folder cannot be read"]),
         (&["quantize", missing, missing], b"", &["the model folder cannot be read"]),
@@ -337,4 +342,36 @@ fn bench_measures_a_model() {
     fs::write(&report, "{").unwrap();
     assert!(bench(&["--compare", report.to_str().unwrap()]).refused().contains("expected a report"));
     assert!(minilm_with(&["bench", "--workloads", "W9"], "").refused().contains("no workload `W9`: choose from W1, W2, W3, W3u, W4, W6"));
+}
+
+#[test]
+fn doctor_tries_everything_and_tune_keeps_what_is_fastest() {
+    let run = minilm_with(&["doctor"], "").succeeded();
+    let report = run.text();
+    for kernel in ["embedding", "matmul", "attention", "layer_norm", "pooling", "normalize", "gather", "vocabulary", "top_k"] {
+        assert!(report.lines().any(|line| line.starts_with(kernel) && line.contains("right, ")), "{kernel}: {report}");
+    }
+    assert!(report.contains("whole model beside f64: right") && report.contains("all of it right"), "{report}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let table = folder.path().join("table.json");
+    let table = table.to_str().unwrap();
+    let run = minilm_with(&["tune", "--output", table, "--json"], "").succeeded();
+    assert_eq!(run.json_lines()[0]["version"], env!("CARGO_PKG_VERSION"));
+    let embed = |more: &[&str]| minilm_with(&[&["embed", "--format", "f32", "a text"], more].concat(), "").succeeded();
+    let tuned = embed(&["--tuning", table]);
+    assert_eq!(tuned.stdout, embed(&["--tuning", "off"]).stdout);
+    // A table of another driver is ignored, and says so.
+    let text = std::fs::read_to_string(table).unwrap().replace("\"driver\": \"", "\"driver\": \"not ");
+    std::fs::write(table, text).unwrap();
+    let foreign = embed(&["--tuning", table]);
+    assert_eq!(foreign.stdout, tuned.stdout);
+    assert!(
+        foreign.stderr.contains("minilm: warning: the tuning table is of") && foreign.stderr.contains("it is ignored"),
+        "{}",
+        foreign.stderr
+    );
+    // Fewer bytes of weights, nearly the same numbers.
+    let (whole, half) = (floats(&tuned.stdout), floats(&embed(&["--weights", "f16"]).stdout));
+    assert!(minilm::cosine(&whole, &half) > 0.9999);
 }

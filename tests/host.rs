@@ -5,7 +5,7 @@ mod common;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use common::fixture;
-use minilm::{Embedder, Gpu, wgpu};
+use minilm::{Embedder, Gpu, Sequence, wgpu};
 
 const FOLDER: &str = "tiny-minilm-bert-l3-h96";
 
@@ -101,4 +101,42 @@ fn a_lost_device_is_an_error_and_never_a_hang() {
     }
     let error = pollster::block_on(embedder.embed_async(["text"])).unwrap_err();
     assert!(matches!(error, minilm::Error::DeviceLost { .. }), "{error:?}");
+}
+
+#[test]
+fn two_hundred_models_and_a_hundred_thousand_requests_leave_nothing_behind() {
+    let _alone = alone();
+    let (instance, gpu) = noop(wgpu::Limits::default());
+    let load = || Embedder::builder().gpu(gpu.clone()).token_budget(128).from_dir(fixture(FOLDER)).unwrap();
+    for _ in 0..20 {
+        load();
+    }
+    let (objects, before) = (alive(&instance), resident());
+    for _ in 0..200 {
+        load().embed(["one", "and another"]).unwrap();
+    }
+    assert_eq!(alive(&instance), objects, "buffers, bind groups, pipelines, encoders, command buffers");
+    if let (Some(before), Some(after)) = (before, resident()) {
+        assert!(after < before + (8 << 20), "200 loads: {before} bytes in memory became {after}");
+    }
+
+    let embedder = load();
+    let ids: Vec<u32> = (0..300).map(|i| i % 100).collect();
+    let mut random = 1u32;
+    let mut request = |count: usize| {
+        for _ in 0..count {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let texts = 1 + (random >> 28) as usize % 3;
+            let length = 1 + (random >> 8) as usize % 60;
+            let texts: Vec<_> = (0..texts).map(|i| Sequence { ids: &ids[i..i + length], ..Default::default() }).collect();
+            embedder.embed_tokens(&texts).unwrap();
+        }
+    };
+    request(2_000);
+    let (objects, before) = (alive(&instance), resident());
+    request(100_000);
+    assert_eq!(alive(&instance), objects);
+    if let (Some(before), Some(after)) = (before, resident()) {
+        assert!(after < before + (4 << 20), "100,000 requests: {before} bytes in memory became {after}");
+    }
 }

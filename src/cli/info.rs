@@ -92,9 +92,13 @@ struct Model {
     labels: Vec<String>,
     prompts: std::collections::BTreeMap<String, String>,
     default_prompt: Option<String>,
-    /// GPU memory.
+    /// GPU memory, in bytes.
     weight_bytes: u64,
     activation_bytes: u64,
+    /// Tokens of one batch.
+    token_budget: usize,
+    /// Forms of kernels that this adapter cannot do: `kernel, form: problem`.
+    rejected_kernels: Vec<String>,
 }
 
 pub fn run(arguments: Arguments) -> Result<()> {
@@ -178,6 +182,8 @@ fn describe(path: PathBuf, batch: BatchArguments, gpu: GpuArguments) -> Result<M
         default_prompt: sentence.default_prompt.clone(),
         weight_bytes: stats.weight_bytes,
         activation_bytes: stats.activation_bytes,
+        token_budget: embedder.model().token_budget(),
+        rejected_kernels: embedder.model().gpu().rejected().iter().map(|r| format!("{}, {}: {}", r.kernel, r.variant, r.problem)).collect(),
     })
 }
 
@@ -249,7 +255,8 @@ fn model_for_people(model: &Model) -> String {
          \x20   pooling             {}{}, rows of {}\n\
          \x20   prompts             {}{default}\n\
          \x20   parameters          {:.1} million, stored as {}\n\
-         \x20   GPU memory          {} for weights, {} for activations\n",
+         \x20   GPU memory          {} for weights, {} for batches of up to {} tokens\n\
+         \x20   kernels             {}\n",
         model::name(Path::new(&model.path)),
         model.family,
         model.layers,
@@ -269,5 +276,10 @@ fn model_for_people(model: &Model) -> String {
         model.stored_as,
         output::bytes(model.weight_bytes),
         output::bytes(model.activation_bytes),
+        model.token_budget,
+        match model.rejected_kernels.as_slice() {
+            [] => "all right on this adapter".to_owned(),
+            rejected => format!("in simpler forms, since some are wrong here: {}", rejected.join("; ")),
+        },
     )
 }

@@ -1,0 +1,83 @@
+//! The choice of kernels: measured, kept, and ignored where it is not of this adapter.
+
+mod common;
+
+use common::fixture;
+use common::gpu::gpu;
+use minilm::kernels::{Variant, WeightFormat};
+use minilm::tuning::{Kernel, Table};
+use minilm::{Checkpoint, Embedder, Tuning};
+
+const FOLDER: &str = "tiny-minilm-bert-l3-h96";
+const TEXTS: [&str; 3] = ["one", "a second, longer one", "and another that is longer still than the other two"];
+
+fn rows(tuning: Tuning) -> Vec<u32> {
+    let embedder = Embedder::builder().gpu(gpu()).tuning(tuning).from_dir(fixture(FOLDER)).unwrap();
+    embedder.embed(TEXTS).unwrap().as_slice().iter().map(|value| value.to_bits()).collect()
+}
+
+fn measured() -> Table {
+    let mut table = Table::of(&gpu());
+    table.measure(&gpu(), &Checkpoint::open(fixture(FOLDER)).unwrap().config, WeightFormat::F32).unwrap();
+    table
+}
+
+#[test]
+fn every_shape_gets_a_variant_that_this_adapter_offers_and_results_stay() {
+    let table = measured();
+    let subgroup = Variant::subgroup(&gpu());
+    // hidden 96, intermediate 384: qkv, output, up, down, in three sizes of batches each; attention; layer norm.
+    assert_eq!(table.choices.len(), 4 * 3 + 2);
+    for choice in &table.choices {
+        let offered = match choice.kernel {
+            Kernel::Matmul => Variant::matmuls(subgroup),
+            Kernel::Attention => Variant::attentions(subgroup),
+            Kernel::LayerNorm => Variant::reductions(subgroup),
+        };
+        assert!(offered.contains(&choice.variant) && choice.microseconds > 0.0, "{choice:?}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("table.json");
+    table.write(&path).unwrap();
+    assert_eq!(Table::read(&path).unwrap(), table);
+
+    // Another table measures the same shapes once more, and holds each once.
+    let mut again = table.clone();
+    again.measure(&gpu(), &Checkpoint::open(fixture(FOLDER)).unwrap().config, WeightFormat::F32).unwrap();
+    assert_eq!(again.choices.len(), table.choices.len());
+
+    let embedder = |tuning| Embedder::builder().gpu(gpu()).tuning(tuning).from_dir(fixture(FOLDER)).unwrap();
+    let (tuned, default) = (embedder(Tuning::Given(table)), embedder(Tuning::Off));
+    for (a, b) in tuned.embed(TEXTS).unwrap().rows().zip(default.embed(TEXTS).unwrap().rows()) {
+        assert!(minilm::cosine(a, b) > 0.999_999_9);
+    }
+    // Tuned too, a text has the bits that it has alone.
+    let together = tuned.embed(TEXTS).unwrap();
+    for (text, row) in TEXTS.iter().zip(together.rows()) {
+        assert_eq!(tuned.embed([text]).unwrap().as_slice(), row);
+    }
+}
+
+#[test]
+fn a_table_of_another_adapter_or_of_nonsense_changes_nothing() {
+    let default = rows(Tuning::Off);
+    let mut foreign = measured();
+    foreign.driver.push_str(" of another day");
+    assert!(!foreign.is_of(&gpu()));
+    assert_eq!(rows(Tuning::Given(foreign)), default);
+
+    let mut impossible = Table::of(&gpu());
+    let mut choice = measured().choices[0];
+    choice.variant.tile.lanes = 4096;
+    impossible.choices.push(choice);
+    assert_eq!(rows(Tuning::Given(impossible)), default);
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("table.json");
+    for (bytes, found) in [("", "EOF"), ("{\"adapter\": 1}", "invalid type"), ("[[[", "EOF"), ("{}", "missing field")] {
+        std::fs::write(&path, bytes).unwrap();
+        let message = Table::read(&path).unwrap_err().to_string();
+        assert!(message.contains("table.json: expected a tuning table of `minilm tune`") && message.contains(found), "{message}");
+    }
+    assert!(Table::read(folder.path().join("none")).unwrap_err().to_string().contains("the tuning table cannot be read"));
+}
