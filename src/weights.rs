@@ -1,4 +1,4 @@
-//! Weights in the layout that the kernels read: transposed, fused, padded with zeros. They go from the mapped file to the GPU one
+//! Weights in the layout that the kernels read: transposed, fused, padded with zeros. They go from the file to the GPU one
 //! matrix at a time.
 
 use crate::checkpoint::weights::{RELATIVE_RANGE, relative_bucket};
