@@ -155,11 +155,14 @@ mod tests {
     }
 
     /// A lease that is counted.
-    struct Counted(Lease<()>, Arc<Held>);
+    struct Counted {
+        _lease: Lease<()>,
+        held: Arc<Held>,
+    }
 
     impl Drop for Counted {
         fn drop(&mut self) {
-            self.1.now.fetch_sub(1, Ordering::SeqCst);
+            self.held.now.fetch_sub(1, Ordering::SeqCst);
         }
     }
 
@@ -177,7 +180,7 @@ mod tests {
                 }
             };
             held.most.fetch_max(held.now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-            flying.push_back(Counted(lease, held.clone()));
+            flying.push_back(Counted { _lease: lease, held: held.clone() });
             shuttle::future::yield_now().await;
         }
     }
