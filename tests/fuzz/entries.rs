@@ -18,7 +18,9 @@ use minilm::checkpoint::{Checkpoint, EncoderConfig, SentenceSettings, Side, Tens
 mod torch_file;
 
 /// A target: its name, and what it does with an input in a folder of its own.
-pub const TARGETS: [(&str, fn(&Path, &[u8])); 8] = [
+pub type Target = (&'static str, fn(&Path, &[u8]));
+
+pub const TARGETS: [Target; 8] = [
     ("safetensors", safetensors),
     ("index", index),
     ("config", config),
