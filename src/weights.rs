@@ -9,7 +9,7 @@ use crate::kernels::embedding::{Part, part_uniform};
 use crate::kernels::padded;
 
 /// Rows of a tensor that are converted at a time.
-const ROWS_AT_ONCE: usize = 16;
+const ROWS_AT_ONCE: usize = 64;
 
 /// A matrix product's parameters on the GPU.
 pub struct Linear {
