@@ -47,7 +47,11 @@ pub fn run(target: &str, data: &[u8]) {
     in_folder(target, |folder| entry(folder, data));
     let grown = Memory::most() - before;
     let allowed = (4 * data.len() + BESIDE_INPUT) as isize;
-    assert!(grown <= allowed, "{target}: {grown} bytes of memory for an input of {}, expected at most {allowed}", data.len());
+    if grown > allowed {
+        let problem = format!("{target}: {grown} bytes of memory for an input of {}, expected at most {allowed}", data.len());
+        eprintln!("{problem}");
+        panic!("{problem}");
+    }
 }
 
 /// Panics that the crate catches itself, as those of the tokenizers library, end no run.
