@@ -60,18 +60,41 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn checkpoint(path: impl AsRef<Path>, problem: impl Into<String>) -> Self {
-        Self::Checkpoint { path: path.as_ref().to_owned(), problem: problem.into() }
+        Self::Checkpoint { path: path.as_ref().to_owned(), problem: readable(problem.into()) }
     }
 
     pub(crate) fn unsupported(path: impl AsRef<Path>, problem: impl Into<String>) -> Self {
-        Self::Unsupported { path: path.as_ref().to_owned(), problem: problem.into() }
+        Self::Unsupported { path: path.as_ref().to_owned(), problem: readable(problem.into()) }
     }
 
     pub(crate) fn tensor(path: impl AsRef<Path>, tensor: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self::Tensor { path: path.as_ref().to_owned(), tensor: tensor.into(), problem: problem.into() }
+        Self::Tensor { path: path.as_ref().to_owned(), tensor: readable(tensor.into()), problem: readable(problem.into()) }
     }
 
     pub(crate) fn input(problem: impl Into<String>) -> Self {
-        Self::Input { problem: problem.into() }
+        Self::Input { problem: readable(problem.into()) }
+    }
+}
+
+/// Names and values in a file may be of any length, a message may not: its middle is left out.
+fn readable(text: String) -> String {
+    const HALF: usize = 500;
+    let mut characters = text.char_indices().map(|(start, _)| start);
+    let (Some(first), Some(last)) = (characters.nth(HALF), characters.nth_back(HALF - 1)) else { return text };
+    format!("{} ... {}", &text[..first], &text[last..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_messages_lose_their_middle() {
+        let text = |length: usize| (0..length).map(|i| if i % 2 == 0 { 'a' } else { '\u{e4}' }).collect::<String>();
+        for (length, expected) in [(0, 0), (10, 10), (501, 501), (1000, 1000), (1001, 1005)] {
+            assert_eq!(readable(text(length)).chars().count(), expected);
+        }
+        let long = readable(format!("start{}end", text(1 << 20)));
+        assert!(long.starts_with("starta") && long.ends_with("\u{e4}end") && long.contains(" ... ") && long.chars().count() == 1005);
     }
 }

@@ -32,7 +32,7 @@
 //! | look into a model folder, without a GPU | [`checkpoint`] |
 //! | run one kernel, or hold it to its definition | [`kernels`], [`gpu`], [`mod@reference`] |
 
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 
 mod assembler;
 pub mod batch;

@@ -1,4 +1,4 @@
-//! Weights in the layout that the kernels read: transposed, fused, padded with zeros. They go from the mapped file to the GPU one
+//! Weights in the layout that the kernels read: transposed, fused, padded with zeros. They go from the file to the GPU one
 //! matrix at a time.
 
 use crate::checkpoint::weights::{RELATIVE_RANGE, relative_bucket};
@@ -9,7 +9,7 @@ use crate::kernels::embedding::{Part, part_uniform};
 use crate::kernels::{WeightFormat, padded};
 
 /// Rows of a tensor that are converted at a time.
-const ROWS_AT_ONCE: usize = 16;
+const ROWS_AT_ONCE: usize = 64;
 
 /// A matrix product's parameters on the GPU.
 pub struct Linear {
@@ -146,10 +146,13 @@ impl<'a, 'g> Upload<'a, 'g> {
             return Ok(buffer);
         }
         let mut row = vec![0.0; padded(columns)]; // what is beyond the columns stays zero
+        let mut values = Vec::new();
         self.uploaded += self.gpu.upload(&buffer, rows, words, &mut self.under_way, |at, chunk| {
-            for (i, words) in chunk.chunks_exact_mut(words).enumerate() {
-                tensor.read_row(first + at + i, &mut row[..columns])?;
-                check_fits(tensor, format, &row[..columns])?;
+            values.resize(chunk.len() / words * columns, 0.0);
+            tensor.read_rows(first + at, &mut values)?;
+            check_fits(tensor, format, &values)?;
+            for (words, values) in chunk.chunks_exact_mut(words).zip(values.chunks_exact(columns)) {
+                row[..columns].copy_from_slice(values);
                 format.store_row(&row, words);
             }
             Ok(())

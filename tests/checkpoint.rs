@@ -341,7 +341,7 @@ const HOSTILE_FOLDERS: &[Hostile] = &[
         let mut bytes = fs::read(folder.join("model.safetensors")).unwrap();
         bytes[..8].copy_from_slice(&(8_u64 << 30).to_le_bytes());
         write(folder, "model.safetensors", &bytes);
-    }, &["model.safetensors", "at most 100000000", "8589934592"]),
+    }, &["model.safetensors", "at most 4194304", "8589934592"]),
     ("header not JSON", |folder| header(folder, b"{\"a\": oops}", 0), &["model.safetensors", "header is damaged", "column"]),
     ("header lies about length", |folder| tensors_at(folder, &[("a", "F32", &[2, 2], [0, 12])], 12),
         &["`a`", "12 bytes", "expected 16", "[2, 2]"]),
@@ -360,6 +360,18 @@ const HOSTILE_FOLDERS: &[Hostile] = &[
         let tensor = |i: u64| (format!("t{i}"), json!({"dtype": "U8", "shape": [part], "data_offsets": [i * part, (i + 1) * part]}));
         header(folder, Value::Object((0..8).map(tensor).collect()).to_string().as_bytes(), 56);
     }, &["`t0`", "cut"]),
+    ("a million tensors", |folder| {
+        let tensor = |i: u32| format!(r#""{i}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}"#);
+        let tensors = (0..1_000_000).map(tensor).collect::<Vec<_>>().join(",");
+        header(folder, format!("{{{tensors}}}").as_bytes(), 0);
+    }, &["model.safetensors", "header of at most 4194304 bytes", "found a length of 5"]),
+    ("two tensors of a name", |folder| {
+        let tensor = r#""a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}"#;
+        header(folder, format!("{{{tensor},{tensor}}}").as_bytes(), 0);
+    }, &["`a`", "twice"]),
+    ("tensor of a long name", |folder| tensors_at(folder, &[(&"a".repeat(2000), "I8", &[4], [0, 4])], 4),
+        &["has a name of 2000 bytes", "at most 1024"]),
+    ("many dimensions", |folder| tensors_at(folder, &[("a", "I8", &[1; 1000], [0, 1])], 1), &["`a`", "1000 dimensions", "at most 8"]),
     ("unknown type of number", |folder| tensors_at(folder, &[("a", "F7", &[4], [0, 8])], 8), &["header is damaged", "F7"]),
     ("other model", |folder| rename_tensor(folder, "embeddings.word_embeddings.weight", "wte.weight"),
         &["embeddings.word_embeddings.weight", "missing", "bert."]),
@@ -446,12 +458,55 @@ const HOSTILE_FOLDERS: &[Hostile] = &[
         &["tokenizer.json", "`post_processor`", "`[CLS]`", "single"]),
     ("template of one with a second text", |folder| template(folder, json!([{"Sequence": {"id": "B", "type_id": 0}}])),
         &["tokenizer.json", "`post_processor`", "`B`", "single"]),
-    ("tokenizer.json that the library panics on", |folder| {
-        template(folder, json!([{"Sequence": {"id": "A", "type_id": 0}}]));
-        let mut tokenizer: Value = serde_json::from_slice(&fs::read(folder.join("tokenizer.json")).unwrap()).unwrap();
-        tokenizer["normalizer"] = json!({"type": "Precompiled", "precompiled_charsmap": "AAAA"});
-        write_json(folder, "tokenizer.json", tokenizer);
-    }, &["tokenizer.json", "the tokenizers library cannot handle"]),
+    ("tokenizer.json that the library panics on", |folder| tokenizer(folder, |tokenizer| {
+        tokenizer["normalizer"] = json!({"type": "Precompiled", "precompiled_charsmap": "BAAAAAAAAAD/"});
+    }), &["tokenizer.json", "the tokenizers library cannot handle"]),
+    ("tokenizer.json with a piece that nests too deep", |folder| tokenizer(folder, |tokenizer| {
+        tokenizer["model"] = json!({"type": "Unigram", "unk_id": 0, "vocab": [["a".repeat(1 << 20), -1.0]]});
+    }), &["tokenizer.json", "`model`", "at most 1024 bytes", "1048576"]),
+    ("tokenizer.json with a long added token", |folder| tokenizer(folder, |tokenizer| {
+        tokenizer["added_tokens"] = json!([{"id": 8, "content": "a".repeat(1 << 20), "special": true}]);
+    }), &["`added_tokens`", "at most 1024 bytes"]),
+    ("tokenizer.json with a table of gigabytes", |folder| tokenizer(folder, |tokenizer| {
+        tokenizer["normalizer"] = json!({"type": "Precompiled", "precompiled_charsmap": "/P///wAAAAA="});
+    }), &["`precompiled_charsmap`", "4 to 4 bytes", "4294967292"]),
+    ("tokenizer.json with a table that is not base64", |folder| tokenizer(folder, |tokenizer| {
+        tokenizer["normalizer"] = json!({"type": "Precompiled", "precompiled_charsmap": "~~~~"});
+    }), &["`precompiled_charsmap`", "base64"]),
+    ("tokenizer.json that makes texts longer and longer", |folder| tokenizer(folder, |tokenizer| {
+        let double = json!({"type": "Replace", "pattern": {"String": "a"}, "content": "aa"});
+        tokenizer["normalizer"] = json!({"type": "Sequence", "normalizers": vec![double; 60]});
+    }), &["at most 4096 times as long", "e18 times"]),
+    ("tokenizer.json that makes bytes to letters again and again", |folder| tokenizer(folder, |tokenizer| {
+        let bytes = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false});
+        tokenizer["pre_tokenizer"] = json!({"type": "Sequence", "pretokenizers": vec![bytes; 40]});
+    }), &["at most 4096 times as long", "e12 times"]),
+    ("tokenizer.json with many steps", |folder| tokenizer(folder, |tokenizer| {
+        tokenizer["normalizer"] = json!({"type": "Sequence", "normalizers": vec![json!({"type": "Nmt"}); 1000]});
+    }), &["at most 64 normalizers", "found 1002"]),
+    ("tokenizer.json with a regular expression of many repetitions", |folder| tokenizer(folder, |tokenizer| {
+        tokenizer["pre_tokenizer"] = json!({"type": "Split", "pattern": {"Regex": "(\\w{90}){90}"}, "behavior": "Isolated", "invert": false});
+    }), &["regular expressions", "8100"]),
+    ("tokenizer.json with long regular expressions", |folder| tokenizer(folder, |tokenizer| {
+        let pattern = json!({"Regex": "(?=\\w\\w\\w)".repeat(60)});
+        let split = json!({"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": false});
+        tokenizer["pre_tokenizer"] = json!({"type": "Sequence", "pretokenizers": [split, split]});
+    }), &["regular expressions of at most 1024 bytes", "found 1200"]),
+    ("tokenizer.json for words without end", |folder| tokenizer(folder, |tokenizer| {
+        tokenizer["model"] = json!({
+            "type": "WordPiece", "unk_token": "?", "continuing_subword_prefix": "##", "max_input_chars_per_word": 1_u64 << 40, "vocab": {"?": 0},
+        });
+    }), &["`max_input_chars_per_word`", "at most 10000", "1099511627776"]),
+    ("values of much memory", |folder| write(folder, "config.json", format!("[{}0]", "{},".repeat(1 << 18)).as_bytes()),
+        &["config.json", "its values may take 201326720 bytes", "786435 bytes of JSON"]),
+    ("tokenizer.json of much memory", |folder| write(folder, "tokenizer.json", format!("[{}0]", "{},".repeat(1 << 18)).as_bytes()),
+        &["tokenizer.json", "its values may take"]),
+    ("many modules", |folder| write_json(folder, "modules.json", json!(vec![json!({"type": "Dropout", "path": ""}); 1000])),
+        &["modules.json", "at most 64 modules", "found 1000"]),
+    ("module in a folder of a long name", |folder| write_json(folder, "modules.json", json!([{"type": "Transformer", "path": "a".repeat(1000)}])),
+        &["modules.json", "`path`", "inside the model folder"]),
+    ("module above in the middle", |folder| write_json(folder, "modules.json", json!([{"type": "Transformer", "path": "a/../../b"}])),
+        &["`path`", "inside the model folder"]),
     ("tokenizer_config.json broken", |folder| write(folder, "tokenizer_config.json", b"{"), &["tokenizer_config.json", "expected JSON"]),
     ("Japanese tokenizer", |folder| write_json(folder, "tokenizer_config.json", json!({"tokenizer_class": "BertJapaneseTokenizer"})),
         &["`tokenizer_class`", "BertTokenizer", "\"BertJapaneseTokenizer\""]),
@@ -484,6 +539,76 @@ fn damaged_folders_are_refused_with_the_reason() {
         }
     }
     table.finish();
+}
+
+/// Weights are read where they lie; a file that is cut, or written over with less, while it is open is an error like any other.
+#[test]
+fn weights_that_are_cut_while_they_are_open_are_an_error() {
+    let folder = small_folder();
+    let names: BTreeMap<_, _> = small_tensors().into_keys().map(|name| (name, "s-1.safetensors")).collect();
+    index(folder.path(), json!({ "weight_map": names }).to_string().as_bytes());
+    let checkpoint = Checkpoint::open(folder.path()).unwrap();
+    let length = fs::metadata(folder.path().join("s-1.safetensors")).unwrap().len();
+    let encoder = checkpoint.encoder().unwrap();
+    encoder.word.values().unwrap();
+    fs::OpenOptions::new().write(true).open(folder.path().join("s-1.safetensors")).unwrap().set_len(length - 4).unwrap();
+    // The last one by name.
+    let error = checkpoint.tensors().get("encoder.layer.0.output.dense.weight").unwrap().values().unwrap_err().to_string();
+    let expected =
+        format!("s-1.safetensors: tensor `encoder.layer.0.output.dense.weight` cannot be read up to byte {length}: the file had");
+    assert!(error.contains(&expected) && error.contains("was cut since"), "{error}");
+    encoder.word.values().unwrap();
+    fs::write(folder.path().join("s-1.safetensors"), b"").unwrap();
+    let error = encoder.word.values().unwrap_err().to_string();
+    assert!(error.contains("`embeddings.word_embeddings.weight` cannot be read up to byte"), "{error}");
+}
+
+#[cfg(unix)]
+#[test]
+fn links_do_not_lead_out_of_the_folder() {
+    use std::os::unix::fs::symlink;
+    let elsewhere = small_folder();
+    fs::create_dir(elsewhere.path().join("1_Pooling")).unwrap();
+    write_json(elsewhere.path(), "1_Pooling/config.json", json!({}));
+    let text = |result: minilm::Result<()>| result.err().map_or_else(|| "no error".into(), |error| error.to_string());
+    for name in ["config.json", "vocab.txt", "model.safetensors"] {
+        let folder = small_folder();
+        remove(folder.path(), name);
+        symlink(elsewhere.path().join(name), folder.path().join(name)).unwrap();
+        let error = text(read_all(folder.path()));
+        assert!(error.contains(&format!("{name}: is a link to {}", elsewhere.path().display())), "{name}: {error}");
+    }
+    let folder = small_folder();
+    modules(folder.path(), &["Transformer"], json!({}));
+    write_json(folder.path(), "modules.json", json!([{"type": "Transformer", "path": ""}, {"type": "Pooling", "path": "1_Pooling"}]));
+    symlink(elsewhere.path().join("1_Pooling"), folder.path().join("1_Pooling")).unwrap();
+    let error = text(read_all(folder.path()));
+    assert!(error.contains("1_Pooling: is a link to"), "{error}");
+
+    // What an eight-bit copy would take along.
+    let folder = small_folder();
+    write(elsewhere.path(), "secret", b"secret");
+    symlink(elsewhere.path().join("secret"), folder.path().join("README.md")).unwrap();
+    let error = text(quantize(folder.path(), &folder.path().join("copy")).map(drop));
+    assert!(error.contains("README.md: is a link to"), "{error}");
+
+    // Within the folder they may lead anywhere, and from a snapshot of the Hugging Face cache to the model's blobs.
+    let folder = small_folder();
+    fs::rename(folder.path().join("config.json"), folder.path().join("c")).unwrap();
+    symlink("c", folder.path().join("config.json")).unwrap();
+    read_all(folder.path()).unwrap();
+    let cache = tempfile::tempdir().unwrap();
+    let [blobs, snapshot] = ["model/blobs", "model/snapshots/1a2b"].map(|folder| cache.path().join(folder));
+    fs::create_dir_all(&snapshot).unwrap();
+    fs::create_dir_all(&blobs).unwrap();
+    for name in ["config.json", "vocab.txt", "model.safetensors"] {
+        fs::copy(elsewhere.path().join(name), blobs.join(name)).unwrap();
+        symlink(Path::new("../../blobs").join(name), snapshot.join(name)).unwrap();
+    }
+    read_all(&snapshot).unwrap();
+    // The folder itself may be given as a link.
+    symlink(&snapshot, cache.path().join("link")).unwrap();
+    read_all(&cache.path().join("link")).unwrap();
 }
 
 /// The folder that the damage is done to is sound, also with a tokenizer.json, with other heads' tensors, and in shards.
@@ -653,6 +778,14 @@ fn template(folder: &Path, single: Value) {
         "post_processor": {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": {}},
         "model": {"type": "WordLevel", "vocab": {"a": 0, "b": 1, "c": 2, "?": 3, "d": 4, "e": 5, "f": 6, "g": 7}, "unk_token": "?"},
     });
+    write_json(folder, "tokenizer.json", tokenizer);
+}
+
+/// A tokenizer.json that is changed.
+fn tokenizer(folder: &Path, change: impl FnOnce(&mut Value)) {
+    template(folder, json!([{"Sequence": {"id": "A", "type_id": 0}}]));
+    let mut tokenizer = serde_json::from_slice(&fs::read(folder.join("tokenizer.json")).unwrap()).unwrap();
+    change(&mut tokenizer);
     write_json(folder, "tokenizer.json", tokenizer);
 }
 

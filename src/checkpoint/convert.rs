@@ -1,9 +1,7 @@
 //! Little-endian bytes to f32, in loops that compilers turn into vector instructions.
 //!
-//! Tensors lie at any offset of a mapped file, so nothing here needs alignment. Each function fills `out` completely and returns whether
+//! Nothing here needs alignment. Each function fills `out` completely and returns whether
 //! all of it is finite.
-
-use std::ops::Range;
 
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
@@ -54,12 +52,6 @@ pub(super) fn scaled_i8s(bytes: &[u8], scales: &[u8], columns: usize, out: &mut 
         }
     }
     finite
-}
-
-/// Numbers of `SIZE` bytes of some rows, row by row, from where rows and columns lie `strides` numbers apart.
-pub(super) fn gather<const SIZE: usize>(bytes: &[u8], [row, column]: [usize; 2], rows: Range<usize>, columns: usize) -> Vec<u8> {
-    let numbers = bytes.as_chunks::<SIZE>().0;
-    rows.flat_map(|i| (0..columns).flat_map(move |j| numbers[i * row + j * column])).collect()
 }
 
 fn in_chunks<const SIZE: usize>(bytes: &[u8], out: &mut [f32], mut convert: impl FnMut(&[u8], &mut [f32])) -> bool {

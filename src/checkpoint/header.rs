@@ -2,28 +2,25 @@
 //!
 //! The `safetensors` crate has such a check too, but its errors lack the tensor and the numbers, and its last sum can overflow.
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::fmt;
 
 use safetensors::Dtype;
-use serde::Deserialize;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
-use super::tensors::{Entries, Entry};
+use super::file::WeightFile;
+use super::json::beginning;
+use super::tensors::{Entries, Entry, MOST_DIMENSIONS, check_name};
 use crate::{Error, Result};
 
-/// The format's own limit.
-const LONGEST_HEADER: u64 = 100_000_000;
+/// Room for thirty thousand tensors. What a header takes as values is at most a dozen times its length; the format's own limit of a
+/// hundred million bytes would let that become a gigabyte.
+const LONGEST_HEADER: u64 = 4 << 20;
 const AGAIN: &str = "download the file again";
 
-#[derive(Deserialize)]
-struct Header {
-    #[serde(rename = "__metadata__")]
-    _metadata: Option<HashMap<String, String>>,
-    #[serde(flatten)]
-    tensors: BTreeMap<String, Info>,
-}
+/// Tensors in the order of the header; a name may come twice.
+struct Header(Vec<(String, Info)>);
 
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 struct Info {
     dtype: Dtype,
     shape: Vec<usize>,
@@ -31,29 +28,61 @@ struct Info {
     data_offsets: (u64, u64),
 }
 
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Tensors;
+        impl<'de> Visitor<'de> for Tensors {
+            type Value = Header;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object of tensors")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
+                let mut tensors = Vec::new();
+                while let Some(name) = map.next_key::<String>()? {
+                    match name.as_str() {
+                        "__metadata__" => drop(map.next_value::<IgnoredAny>()?),
+                        _ => tensors.push((name, map.next_value()?)),
+                    }
+                }
+                Ok(Header(tensors))
+            }
+        }
+        deserializer.deserialize_map(Tensors)
+    }
+}
+
 /// Where each tensor of a file lies. After this every range is inside the file and as long as its type and shape ask for; the ranges
 /// follow each other without gap or overlap up to the last byte, as the format demands.
-pub(super) fn read(path: &Path, bytes: &[u8], file: usize) -> Result<Entries> {
+pub(super) fn read(from: &WeightFile, file: usize) -> Result<Entries> {
+    let (path, found) = (from.path(), from.length());
     let wrong = |problem: String| Error::checkpoint(path, format!("{problem}: {AGAIN}"));
-    let found = bytes.len() as u64;
-    let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
+    if found < 8 {
         return Err(wrong(format!("expected a safetensors header of at least 8 bytes, found {found} bytes")));
-    };
-    let length = u64::from_le_bytes(*length);
+    }
+    let mut length = [0; 8];
+    from.fill(0, &mut length).map_err(|problem| Error::checkpoint(path, problem))?;
+    let length = u64::from_le_bytes(length);
     if length > LONGEST_HEADER {
         return Err(wrong(format!("expected a safetensors header of at most {LONGEST_HEADER} bytes, found a length of {length}")));
     }
-    let Some((header, data)) = rest.split_at_checked(length as usize) else {
-        return Err(wrong(format!("the file is cut: expected a header of {length} bytes, found {} after the first 8", rest.len())));
+    let first = 8 + length;
+    let Some(data) = found.checked_sub(first) else {
+        return Err(wrong(format!("the file is cut: expected a header of {length} bytes, found {} after the first 8", found - 8)));
     };
-    let header: Header = serde_json::from_slice(header).map_err(|error| wrong(format!("the safetensors header is damaged ({error})")))?;
+    let damaged = |error: serde_json::Error| wrong(format!("the safetensors header is damaged ({})", beginning(&error.to_string(), 300)));
+    let Header(mut tensors) = serde_json::from_slice(&from.bytes(8..first)?).map_err(damaged)?;
 
-    let mut tensors: Vec<_> = header.tensors.into_iter().collect();
     tensors.sort_by_key(|(_, info)| info.data_offsets);
     let mut end = 0;
     let mut entries = Entries::new();
     for (name, info) in tensors {
+        check_name(path, &name)?;
         let wrong = |problem: String| Error::tensor(path, &name, format!("{problem}: {AGAIN}"));
+        if info.shape.len() > MOST_DIMENSIONS {
+            return Err(wrong(format!("has {} dimensions, expected at most {MOST_DIMENSIONS}", info.shape.len())));
+        }
         let (start, stop) = info.data_offsets;
         if start != end || stop < start {
             return Err(wrong(format!("lies at bytes {start} to {stop} by the header, expected a start at {end}")));
@@ -64,20 +93,20 @@ pub(super) fn read(path: &Path, bytes: &[u8], file: usize) -> Result<Entries> {
             let (shape, dtype) = (&info.shape, info.dtype);
             return Err(wrong(format!("has {} bytes by the header, expected {expected} for {dtype} {shape:?}", stop - start)));
         }
-        if stop > data.len() as u64 {
-            let length = 8 + length + stop;
+        if stop > data {
+            let length = first + stop;
             return Err(wrong(format!("ends at byte {length} of the file, found only {found} bytes; the file is cut")));
         }
         end = stop;
-        // Within the file, so within usize; ranges count from its first byte.
-        let first = 8 + length as usize;
-        entries.insert(
-            name,
-            Entry { file, dtype: info.dtype, shape: info.shape, strides: None, range: first + start as usize..first + stop as usize },
-        );
+        // Ranges count from the first byte of the file.
+        let range = first + start..first + stop;
+        let entry = Entry { file, dtype: info.dtype, shape: info.shape, strides: None, range };
+        if entries.insert(name.clone(), entry).is_some() {
+            return Err(wrong("is there twice".into()));
+        }
     }
-    if end != data.len() as u64 {
-        let expected = 8 + length + end;
+    if end != data {
+        let expected = first + end;
         return Err(wrong(format!("expected {expected} bytes by the header, found {found}; the file is longer than its tensors")));
     }
     Ok(entries)

@@ -1,14 +1,15 @@
 //! A model folder on disk: configuration, tensors by role, tokenizer and sentence-transformers settings, all checked.
 //!
-//! Nothing here knows of a GPU. Weights stay in the mapped file until they are read; families of models are rows of data in [`family`].
+//! Nothing here knows of a GPU. Weights stay in their files until they are read; families of models are rows of data in [`family`].
 
 pub mod config;
 mod convert;
 pub mod family;
+mod file;
 mod header;
 pub mod heads;
 mod json;
-mod mapped;
+mod link;
 pub mod quantize;
 pub mod sentence;
 pub mod tensors;

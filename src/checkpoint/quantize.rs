@@ -9,7 +9,9 @@ use half::f16;
 use safetensors::Dtype as Stored;
 use safetensors::tensor::{Metadata, TensorInfo};
 
+use super::link;
 use super::sentence::TRANSFORMER_FILES;
+use super::tensors::Entry;
 use super::{Checkpoint, Dtype, Tensor, Tensors};
 use crate::{Error, Result};
 
@@ -105,7 +107,7 @@ struct Part<'a> {
 
 enum Content<'a> {
     /// As it is: numbers that are not floating-point.
-    Bytes(&'a [u8]),
+    Bytes(&'a Entry),
     Scales(Vec<f32>),
     Floats(Tensor<'a>),
     /// A matrix and its scales.
@@ -115,8 +117,8 @@ enum Content<'a> {
 /// What becomes of one tensor: one part, or a quantized matrix and its scales.
 fn plan_tensor<'a>(tensors: &'a Tensors, name: &str, quantized: bool) -> Result<Vec<Part<'a>>> {
     let part = |name: String, dtype, shape: &[usize], content| Part { name, dtype, shape: shape.to_vec(), content, relative_error: None };
-    if let Some((entry, bytes)) = tensors.other(name)? {
-        return Ok(vec![part(name.to_owned(), entry.dtype, &entry.shape, Content::Bytes(bytes))]);
+    if let Some(entry) = tensors.other(name)? {
+        return Ok(vec![part(name.to_owned(), entry.dtype, &entry.shape, Content::Bytes(entry))]);
     }
     let tensor = tensors.get(name)?;
     if tensor.dtype == Dtype::I8 {
@@ -147,7 +149,7 @@ fn plan_tensor<'a>(tensors: &'a Tensors, name: &str, quantized: bool) -> Result<
 
 fn for_each_row(tensor: &Tensor<'_>, mut run: impl FnMut(&[f32]) -> Result<()>) -> Result<()> {
     // An empty tensor may claim any number of rows or columns.
-    if tensor.data.is_empty() {
+    if tensor.numbers() == 0 {
         return Ok(());
     }
     let mut row = vec![0.0; tensor.columns()];
@@ -190,7 +192,7 @@ fn write_weights(tensors: &Tensors, plan: &[Part<'_>], path: &Path) -> Result<u6
     file.write_all(&header).map_err(failed)?;
     for part in plan {
         match &part.content {
-            Content::Bytes(bytes) => file.write_all(bytes).map_err(failed)?,
+            Content::Bytes(entry) => tensors.copy(&part.name, entry, |bytes| file.write_all(bytes).map_err(failed))?,
             Content::Scales(scales) => scales.iter().try_for_each(|scale| file.write_all(&scale.to_le_bytes())).map_err(failed)?,
             Content::Floats(tensor) => for_each_row(tensor, |row| {
                 let mut values = row.iter();
@@ -217,6 +219,7 @@ fn write_weights(tensors: &Tensors, plan: &[Part<'_>], path: &Path) -> Result<u6
 /// Copies the known files of a folder, and all files of some folders in it.
 fn copy_files(from: &Path, to: &Path, folders: &[PathBuf]) -> Result<()> {
     let copy = |from: &Path, to: &Path| {
+        link::check(from)?;
         let copied = fs::copy(from, to).map(|_| ());
         copied.map_err(|source| Error::Io { path: from.to_owned(), problem: "cannot be copied", source })
     };

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::config::Activation;
-use super::json::{self, Object, shown};
+use super::json::{self, Object, shortened, shown};
+use super::link;
 use super::tensors::is_plain_file_name;
 use crate::{Error, Result};
 
@@ -98,6 +99,9 @@ pub struct SentenceSettings {
     pub(super) width: Option<usize>,
 }
 
+/// Each may have files of its own to be read.
+const MOST_MODULES: usize = 64;
+
 /// Older releases named the transformer module's file after the model.
 pub(super) const TRANSFORMER_FILES: [&str; 7] = [
     "sentence_bert_config.json",
@@ -157,6 +161,10 @@ impl SentenceSettings {
         let Some(modules) = modules.as_array() else {
             return Err(Error::checkpoint(path, format!("expected a list of modules, found {}: download the file again", shown(&modules))));
         };
+        if modules.len() > MOST_MODULES {
+            let problem = format!("expected at most {MOST_MODULES} modules, found {}: download the file again", modules.len());
+            return Err(Error::checkpoint(path, problem));
+        }
         let mut include_prompt = true;
         let mut kinds = Vec::new();
         for module in modules {
@@ -164,7 +172,7 @@ impl SentenceSettings {
             let kind = module.text("type")?.unwrap_or_default();
             // The path before the last dot has changed between releases.
             let kind = kind.rsplit('.').next().unwrap_or(kind).to_owned();
-            let module_folder = module_folder(&module)?;
+            let module_folder = module_folder(folder, &module)?;
             let place = (kind.as_str(), kinds.len(), self.pooling.is_some());
             match place {
                 ("Transformer", 0, _) => self.transformer = module_folder.clone(),
@@ -324,10 +332,15 @@ fn read_dense(config: &Object, folder: &Path) -> Result<DenseModule> {
 }
 
 /// A module's folder, which must lie inside the model folder.
-fn module_folder(module: &Object) -> Result<PathBuf> {
+fn module_folder(folder: &Path, module: &Object) -> Result<PathBuf> {
     let path = module.text("path")?.unwrap_or_default().trim_end_matches('/');
     if !path.is_empty() && !path.split('/').all(is_plain_file_name) {
-        return Err(module.wrong("path", "a folder inside the model folder", format!("\"{path}\""), "do not use files from this source"));
+        let found = format!("\"{}\"", shortened(path));
+        return Err(module.wrong("path", "a folder inside the model folder", found, "do not use files from this source"));
     }
-    Ok(PathBuf::from(path))
+    let path = PathBuf::from(path);
+    for part in path.ancestors().filter(|part| !part.as_os_str().is_empty()) {
+        link::check(&folder.join(part))?;
+    }
+    Ok(path)
 }

@@ -1,13 +1,12 @@
-//! The tensors of a model folder by name: one or several memory-mapped files, read row by row as f32.
+//! The tensors of a model folder by name: one or several files, read row by row as f32.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::json::{Object, shown};
-use super::mapped::MappedFile;
+use super::file::WeightFile;
+use super::json::{Object, shortened, shown};
 use super::{convert, header, torch_file};
 use crate::{Error, Result};
 
@@ -15,8 +14,8 @@ use crate::{Error, Result};
 struct Format {
     single: &'static str,
     index: &'static str,
-    /// Where each tensor of a file lies, by the file's path and bytes and its place among [`Tensors::files`].
-    read: fn(&Path, &[u8], usize) -> Result<Entries>,
+    /// Where each tensor of a file lies, by the file and its place among [`Tensors::files`].
+    read: fn(&WeightFile, usize) -> Result<Entries>,
 }
 
 /// The first that a folder has is read.
@@ -32,7 +31,7 @@ const OTHER_FORMATS: [&str; 4] = ["tf_model.h5", "flax_model.msgpack", "model.on
 pub struct Tensors {
     /// The file that stands for all of them in messages.
     path: PathBuf,
-    files: Vec<MappedFile>,
+    files: Vec<WeightFile>,
     entries: Entries,
 }
 
@@ -48,7 +47,7 @@ pub(super) struct Entry {
     /// Numbers from one index to the next, for each dimension; `None` where the numbers lie row by row without gaps.
     pub(super) strides: Option<Vec<usize>>,
     /// Bytes of the file.
-    pub(super) range: Range<usize>,
+    pub(super) range: Range<u64>,
 }
 
 /// How the numbers of a tensor are stored.
@@ -61,20 +60,34 @@ pub enum Dtype {
     I8,
 }
 
-/// One tensor, where it lies in the mapped file.
+/// One tensor, where it lies in its file.
 #[derive(Clone, Copy)]
 pub struct Tensor<'a> {
     pub name: &'a str,
     pub file: &'a Path,
     pub shape: &'a [usize],
     pub dtype: Dtype,
-    /// Little-endian numbers, not aligned; row by row where [`Tensor::strides`] are `[columns, 1]`.
-    pub data: &'a [u8],
     /// Numbers from one row to the next and from one column to the next. PyTorch also saves matrices column by column, as `[1, rows]`.
-    pub strides: [usize; 2],
+    strides: [usize; 2],
+    /// Where the first number lies.
+    place: Place<'a>,
     /// For [`Dtype::I8`] the companion tensor `<name>.scale`: one little-endian f32 a row.
-    pub scale: Option<&'a [u8]>,
+    scale: Option<Place<'a>>,
 }
+
+/// A place in a file.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    file: &'a WeightFile,
+    start: u64,
+}
+
+/// Dimensions that a tensor may have; those of encoders have at most two.
+pub(super) const MOST_DIMENSIONS: usize = 8;
+/// Bytes of a tensor's name.
+const LONGEST_NAME: usize = 1024;
+/// Bytes that are read at a time, of a tensor that has more.
+const PIECE: usize = 256 << 10;
 
 impl Tensors {
     /// Opens `model.safetensors` of a folder, or the shards that `model.safetensors.index.json` names; without either, the same of
@@ -156,8 +169,8 @@ impl Tensors {
     }
 
     fn add_file(&mut self, path: &Path, format: &Format) -> Result<Entries> {
-        let file = MappedFile::open(path)?;
-        let entries = (format.read)(path, file.bytes(), self.files.len())?;
+        let file = WeightFile::open(path)?;
+        let entries = (format.read)(&file, self.files.len())?;
         self.files.push(file);
         Ok(entries)
     }
@@ -183,7 +196,7 @@ impl Tensors {
 
     /// Bytes of all files.
     pub fn bytes(&self) -> u64 {
-        self.files.iter().map(|file| file.bytes().len() as u64).sum()
+        self.files.iter().map(WeightFile::length).sum()
     }
 
     /// A tensor by its full name, as it is stored.
@@ -201,10 +214,10 @@ impl Tensors {
             let problem = format!("is stored as {stored}, expected F32, F16, BF16 or I8: save the model again in one of these types");
             Error::tensor(file.path(), name, problem)
         })?;
-        let data = &file.bytes()[entry.range.clone()];
-        let mut tensor = Tensor { name, file: file.path(), shape: &entry.shape, dtype, data, strides: [0; 2], scale: None };
+        let place = Place { file, start: entry.range.start };
+        let mut tensor = Tensor { name, file: file.path(), shape: &entry.shape, dtype, strides: [0; 2], place, scale: None };
         // Numbers that count several times, as after torch's `expand`, could make a huge tensor of a small file.
-        let distinct = entry.shape.iter().product::<usize>() <= data.len() / dtype.size();
+        let distinct = tensor.numbers() as u64 <= (entry.range.end - entry.range.start) / dtype.size() as u64;
         tensor.strides = match entry.strides.as_deref() {
             None => [tensor.columns(), 1],
             Some(&[row, column]) if distinct => [row, column],
@@ -231,7 +244,7 @@ impl Tensors {
     }
 
     /// The scales of an I8 tensor.
-    fn scale(&self, tensor: &Tensor<'_>) -> Result<&[u8]> {
+    fn scale(&self, tensor: &Tensor<'_>) -> Result<Place<'_>> {
         let name = format!("{}.scale", tensor.name);
         let Some(entry) = self.entries.get(&name) else {
             let problem = format!("is missing, but `{}` is I8 and needs one F32 scale a row: quantize the model again", tensor.name);
@@ -245,20 +258,32 @@ impl Tensors {
             );
             return Err(Error::tensor(self.files[entry.file].path(), name, problem));
         }
-        Ok(&self.files[entry.file].bytes()[entry.range.clone()])
+        Ok(Place { file: &self.files[entry.file], start: entry.range.start })
     }
 
-    /// Type, shape and bytes of a tensor whose numbers are none of [`Dtype`], `None` for one that [`Tensors::get`] can read.
+    /// Type, shape and place of a tensor whose numbers are none of [`Dtype`], `None` for one that [`Tensors::get`] can read.
     ///
     /// # Errors
     /// The numbers do not lie row by row.
-    pub(super) fn other(&self, name: &str) -> Result<Option<(&Entry, &[u8])>> {
+    pub(super) fn other(&self, name: &str) -> Result<Option<&Entry>> {
         let readable = |entry: &Entry| Dtype::of(entry.dtype).is_some();
         let Some(entry) = self.entries.get(name).filter(|entry| !readable(entry)) else { return Ok(None) };
         match entry.strides {
-            None => Ok(Some((entry, &self.files[entry.file].bytes()[entry.range.clone()]))),
+            None => Ok(Some(entry)),
             Some(_) => Err(self.not_contiguous(name, entry)),
         }
+    }
+
+    /// Hands the bytes of a tensor to `take`, piece by piece.
+    pub(super) fn copy(&self, name: &str, entry: &Entry, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let file = &self.files[entry.file];
+        let mut piece = vec![0; PIECE];
+        for start in entry.range.clone().step_by(PIECE) {
+            let piece = &mut piece[..(entry.range.end - start).min(PIECE as u64) as usize];
+            file.fill(start, piece).map_err(|problem| Error::tensor(file.path(), name, problem))?;
+            take(piece)?;
+        }
+        Ok(())
     }
 
     fn not_contiguous(&self, name: &str, entry: &Entry) -> Error {
@@ -292,9 +317,19 @@ impl Dtype {
     }
 }
 
-/// Whether a name from a file stays inside the folder: no separators of any system, no `..`, no drive letter.
+/// Refuses a name that could not even be shown.
+pub(super) fn check_name(path: &Path, name: &str) -> Result<()> {
+    if name.len() > LONGEST_NAME {
+        let problem = format!("has a name of {} bytes, expected at most {LONGEST_NAME}: download the file again", name.len());
+        return Err(Error::tensor(path, shortened(name), problem));
+    }
+    Ok(())
+}
+
+/// Whether a name from a file stays inside the folder: no separators of any system, no `..`, no drive letter, and no longer than a file
+/// may be called.
 pub(super) fn is_plain_file_name(name: &str) -> bool {
-    !matches!(name, "" | "." | "..") && !name.contains(['/', '\\', ':', '\0'])
+    !matches!(name, "" | "." | "..") && name.len() < 256 && !name.contains(['/', '\\', ':', '\0'])
 }
 
 impl<'a> Tensor<'a> {
@@ -306,6 +341,10 @@ impl<'a> Tensor<'a> {
     /// Numbers in a row: all dimensions after the first. A vector is one row.
     pub fn columns(&self) -> usize {
         if self.shape.len() < 2 { self.shape.iter().product() } else { self.shape[1..].iter().product() }
+    }
+
+    pub(super) fn numbers(&self) -> usize {
+        self.shape.iter().product()
     }
 
     /// Reads row `row` as f32 into `out` `[columns]`.
@@ -322,35 +361,62 @@ impl<'a> Tensor<'a> {
     /// Reads as many rows as `out` `[rows, columns]` holds, from row `first` on, as f32.
     ///
     /// # Errors
-    /// A number is NaN or infinite (the message says which row and column), or `out` is not whole rows of the tensor.
+    /// A number is NaN or infinite (the message says which row and column), `out` is not whole rows of the tensor, or the file cannot be
+    /// read any more: it was cut, or lies on a disk that is gone.
     pub fn read_rows(&self, first: usize, out: &mut [f32]) -> Result<()> {
         let columns = self.columns();
         let count = out.len().checked_div(columns).unwrap_or(0);
         if count * columns != out.len() || first.checked_add(count).is_none_or(|end| end > self.rows()) {
             return Err(Error::input(format!("rows from {first} of {self:?} were read into a buffer of {} numbers", out.len())));
         }
-        let bytes = self.bytes(first, count);
+        let rows = (PIECE / (columns * self.dtype.size()).max(1)).clamp(1, count.max(1));
+        let mut bytes = vec![0; rows * columns * self.dtype.size()];
+        for (first, out) in (first..).step_by(rows).zip(out.chunks_mut((rows * columns).max(1))) {
+            self.read_piece(first, &mut bytes[..out.len() * self.dtype.size()], out)?;
+        }
+        Ok(())
+    }
+
+    fn read_piece(&self, first: usize, bytes: &mut [u8], out: &mut [f32]) -> Result<()> {
+        let failed = |file: &WeightFile, problem| Error::tensor(file.path(), self.name, problem);
+        self.fill(first, bytes).map_err(|problem| failed(self.place.file, problem))?;
         let finite = match (self.dtype, self.scale) {
-            (Dtype::F32, _) => convert::f32s(&bytes, out),
-            (Dtype::F16, _) => convert::f16s(&bytes, out),
-            (Dtype::BF16, _) => convert::bf16s(&bytes, out),
-            (Dtype::I8, scale) => convert::scaled_i8s(&bytes, scale.map_or(&[][..], |scale| &scale[first * 4..]), columns, out),
+            (Dtype::F32, _) => convert::f32s(bytes, out),
+            (Dtype::F16, _) => convert::f16s(bytes, out),
+            (Dtype::BF16, _) => convert::bf16s(bytes, out),
+            (Dtype::I8, scale) => {
+                let mut scales = vec![0; out.len() / self.columns() * 4];
+                if let Some(Place { file, start }) = scale {
+                    file.fill(start + first as u64 * 4, &mut scales).map_err(|problem| failed(file, problem))?;
+                }
+                convert::scaled_i8s(bytes, &scales, self.columns(), out)
+            }
         };
         if finite { Ok(()) } else { Err(self.not_finite(first, out)) }
     }
 
-    /// Numbers as stored, row by row.
-    fn bytes(&self, first: usize, rows: usize) -> Cow<'a, [u8]> {
-        let (columns, size) = (self.columns(), self.dtype.size());
+    /// Reads as many rows as `bytes` holds, as they are stored, row by row.
+    fn fill(&self, first: usize, bytes: &mut [u8]) -> Result<(), String> {
+        let (columns, size, [row, column]) = (self.columns(), self.dtype.size(), self.strides);
+        let at = |i: usize, j: usize| self.place.start + ((first + i) * row + j * column) as u64 * size as u64;
         if self.strides == [columns, 1] {
-            return self.data[first * columns * size..(first + rows) * columns * size].into();
+            return self.place.file.fill(at(0, 0), bytes);
         }
-        let rows = first..first + rows;
-        match self.dtype {
-            Dtype::F32 => convert::gather::<4>(self.data, self.strides, rows, columns).into(),
-            Dtype::F16 | Dtype::BF16 => convert::gather::<2>(self.data, self.strides, rows, columns).into(),
-            Dtype::I8 => convert::gather::<1>(self.data, self.strides, rows, columns).into(),
+        if column == 1 {
+            return bytes.chunks_mut(columns * size).enumerate().try_for_each(|(i, bytes)| self.place.file.fill(at(i, 0), bytes));
         }
+        let rows = bytes.len() / (columns * size);
+        let run = if row == 1 { rows } else { 1 };
+        let mut numbers = vec![0; run * size];
+        for j in 0..columns {
+            for i in (0..rows).step_by(run) {
+                self.place.file.fill(at(i, j), &mut numbers)?;
+                for (number, i) in numbers.chunks(size).zip(i..) {
+                    bytes[(i * columns + j) * size..][..size].copy_from_slice(number);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Reads the whole tensor as f32, row by row.

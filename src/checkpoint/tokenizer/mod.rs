@@ -5,6 +5,7 @@
 
 mod byte_level;
 mod files;
+mod outline;
 mod protobuf;
 mod sentencepiece;
 mod settings;

@@ -4,10 +4,11 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use super::protobuf::{Field, Fields};
+use crate::checkpoint::json::read_bytes;
 use crate::{Error, Result};
 
 /// Far above what any trainer makes. The library nests its tree of pieces as deep as the longest one.
-const LONGEST_PIECE: usize = 1024;
+pub(super) const LONGEST_PIECE: usize = 1024;
 
 /// The contents of a `sentencepiece.bpe.model`.
 #[derive(Debug, Default)]
@@ -38,7 +39,7 @@ pub(super) enum PieceKind {
 impl SentencePiece {
     /// Reads a model, which must be of type Unigram.
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let file = std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), problem: "cannot be read", source })?;
+        let file = read_bytes(path)?.ok_or_else(|| Error::checkpoint(path, "there is no such file: download the model again"))?;
         let mut model = Self::default();
         for field in Fields::new(&file) {
             field.map_err(Fault::Damage).and_then(|field| model.read(&field)).map_err(|fault| fault.at(path))?;
@@ -80,7 +81,7 @@ impl SentencePiece {
         if let Some(index) = self.pieces.iter().position(|piece| !texts.insert(&piece.text)) {
             return Err(format!("piece {index}: expected each piece once, found `{}` again", self.pieces[index].text));
         }
-        check_charsmap(&self.charsmap)
+        check_charsmap(&self.charsmap).map(drop)
     }
 }
 
@@ -144,10 +145,10 @@ fn require(option: &str, expected: bool, found: u64) -> Result<(), Fault> {
 }
 
 /// The table is a u32 that counts bytes, so many bytes of a tree, and texts that end in a zero byte each. The library reserves memory by
-/// the count and copies the texts, whatever their length.
-fn check_charsmap(charsmap: &[u8]) -> Result<(), String> {
+/// the count and copies the texts, whatever their length. Gives the length of the longest text, at least 1.
+pub(super) fn check_charsmap(charsmap: &[u8]) -> Result<usize, String> {
     if charsmap.is_empty() {
-        return Ok(());
+        return Ok(1);
     }
     let wrong = |found: String| Err(format!("`precompiled_charsmap`: {found}"));
     let Some((count, rest)) = charsmap.split_first_chunk() else {
@@ -157,9 +158,11 @@ fn check_charsmap(charsmap: &[u8]) -> Result<(), String> {
     if count < 4 || !count.is_multiple_of(4) || count > rest.len() {
         return wrong(format!("expected a tree of 4 to {} bytes in words of 4, found one of {count} bytes", rest.len()));
     }
-    match rest[count..].split(|&byte| byte == 0).map(<[u8]>::len).find(|&length| length > LONGEST_PIECE) {
-        Some(length) => wrong(format!("expected replacements of at most {LONGEST_PIECE} bytes, found one of {length}")),
-        None => Ok(()),
+    match rest[count..].split(|&byte| byte == 0).map(<[u8]>::len).max() {
+        Some(length) if length > LONGEST_PIECE => {
+            wrong(format!("expected replacements of at most {LONGEST_PIECE} bytes, found one of {length}"))
+        }
+        longest => Ok(longest.unwrap_or(0).max(1)),
     }
 }
 

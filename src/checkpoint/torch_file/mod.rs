@@ -8,30 +8,33 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
-use self::pickle::{Callable, Dict, Pickle, Value, shortened};
+use self::pickle::{Callable, Dict, LONGEST, Pickle, Value};
+use super::file::WeightFile;
 use super::header::byte_length;
-use super::tensors::{Entries, Entry};
+use super::json::shortened;
+use super::tensors::{Entries, Entry, MOST_DIMENSIONS, check_name};
 use crate::{Error, Result};
 
 /// Where training scripts put the state dict beside an optimizer and the like.
 const NESTED: [&str; 2] = ["state_dict", "model"];
 /// How pickles begin that torch wrote before version 1.6, before there was an archive around them.
 const OLD_MAGIC: [u8; 12] = [0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
-const MOST_DIMENSIONS: usize = 8;
 const AGAIN: &str = "download the file again";
 
 /// Where each tensor of a file lies. After this every range is inside the file and holds what its type, shape and strides reach.
-pub(super) fn read(path: &Path, bytes: &[u8], file: usize) -> Result<Entries> {
+pub(super) fn read(from: &WeightFile, file: usize) -> Result<Entries> {
+    let path = from.path();
     let wrong = |problem: String| Error::checkpoint(path, problem);
-    if bytes[..bytes.len().min(32)].windows(OLD_MAGIC.len()).any(|window| window == OLD_MAGIC) {
+    let start = from.bytes(0..from.length().min(32))?;
+    if start.windows(OLD_MAGIC.len()).any(|window| window == OLD_MAGIC) {
         let problem = "expected a zip archive, found the format of PyTorch before 1.6, which is not supported: \
                        load the file with `torch.load` and save it with `torch.save` of 1.6 or later";
         return Err(Error::unsupported(path, problem));
     }
-    if !bytes.starts_with(b"PK") {
+    if !start.starts_with(b"PK") {
         return Err(wrong(format!("expected a zip archive, as `torch.save` of 1.6 or later writes it, found another format: {AGAIN}")));
     }
-    let records = archive::records(path, bytes)?;
+    let records = archive::records(from)?;
     let mut pickles = records.iter().filter_map(|(name, range)| {
         let folder = name.strip_suffix("/data.pkl").filter(|folder| !folder.contains('/'))?;
         Some((folder, range.clone()))
@@ -41,13 +44,19 @@ pub(super) fn read(path: &Path, bytes: &[u8], file: usize) -> Result<Entries> {
                        the file is not from `torch.save`";
         return Err(wrong(problem.into()));
     };
-    let order = records.get(&format!("{folder}/byteorder")).map(|range| &bytes[range.clone()]);
-    if let Some(order) = order.filter(|&order| order != b"little") {
-        let order = shortened(&String::from_utf8_lossy(order));
+    let order = records.get(&format!("{folder}/byteorder"));
+    let order = order.map(|range| from.bytes(range.start..range.end.min(range.start + 100))).transpose()?;
+    if let Some(order) = order.filter(|order| order != b"little") {
+        let order = shortened(&String::from_utf8_lossy(&order));
         let problem = format!("its numbers have the byte order \"{order}\", expected \"little\": save it again on another machine");
         return Err(Error::unsupported(path, problem));
     }
-    let pickle = pickle::load(&bytes[range]).map_err(wrong)?;
+    let length = range.end - range.start;
+    if length > LONGEST {
+        return Err(wrong(format!("the pickle has {length} bytes, expected at most {LONGEST}: save the model's `state_dict()` alone")));
+    }
+    let bytes = from.bytes(range)?;
+    let pickle = pickle::load(&bytes).map_err(wrong)?;
     let prefix = format!("{folder}/data/");
     let storages = records.iter().filter_map(|(name, range)| Some((name.strip_prefix(&prefix)?, range.clone())));
     TorchFile { path, file, storages: storages.collect(), pickle: &pickle }.entries()
@@ -57,7 +66,7 @@ struct TorchFile<'a> {
     path: &'a Path,
     file: usize,
     /// Bytes of the file by the key in the pickle.
-    storages: BTreeMap<&'a str, Range<usize>>,
+    storages: BTreeMap<&'a str, Range<u64>>,
     pickle: &'a Pickle<'a>,
 }
 
@@ -67,6 +76,7 @@ impl TorchFile<'_> {
         for &[key, value] in self.pickle.entries(dict) {
             // Numbers and texts between tensors are not weights.
             let (Value::Text(name), Value::Tensor(arguments)) = (key, value) else { continue };
+            check_name(self.path, name)?;
             let entry = self.entry(self.pickle.items(arguments));
             let entry = entry.map_err(|problem| Error::tensor(self.path, shortened(name), format!("{problem}: {AGAIN}")))?;
             if entries.insert(name.to_owned(), entry).is_some() {
@@ -126,17 +136,17 @@ impl TorchFile<'_> {
 
         let place = self.storages.get(key);
         let place = place.ok_or_else(|| format!("is missing, there is no record `data/{}` in the zip archive", shortened(key)))?;
-        let size = dtype.bitsize() / 8;
-        let expected = usize::try_from(numbers).ok().and_then(|numbers| numbers.checked_mul(size));
-        if expected != Some(place.len()) {
-            let found = place.len();
+        let size = dtype.bitsize() as u64 / 8;
+        let found = place.end - place.start;
+        let expected = u64::try_from(numbers).ok().and_then(|numbers| numbers.checked_mul(size));
+        if expected != Some(found) {
             return Err(format!("has {found} bytes in the record `data/{}`, expected {numbers} numbers of {dtype}", shortened(key)));
         }
         byte_length(dtype, &shape).ok_or_else(|| format!("has the impossible shape {shape:?} of {dtype}"))?;
         let bytes = reach(&shape, &strides).and_then(|reach| {
-            let start = if reach == 0 { 0 } else { usize::try_from(offset).ok()?.checked_mul(size)? };
-            let end = start.checked_add(reach.checked_mul(size)?)?;
-            (end <= place.len()).then_some(place.start + start..place.start + end)
+            let start = if reach == 0 { 0 } else { u64::try_from(offset).ok()?.checked_mul(size)? };
+            let end = start.checked_add((reach as u64).checked_mul(size)?)?;
+            (end <= found).then_some(place.start + start..place.start + end)
         });
         let range = bytes.ok_or_else(|| {
             format!("of shape {shape:?} with the strides {strides:?} from number {offset} on does not fit into its storage of {numbers}")

@@ -10,9 +10,10 @@ use std::collections::HashMap;
 use safetensors::Dtype;
 
 use super::opcodes::*;
+use crate::checkpoint::json::shortened;
 
-/// Eight thousand tensors fit in. A byte of a pickle makes at most a hundred bytes of values.
-const LONGEST: usize = 2 << 20;
+/// Two thousand tensors fit in. A byte of a pickle makes at most a hundred and twenty bytes of values.
+pub(super) const LONGEST: u64 = 512 << 10;
 
 /// A value, with what it holds in [`Pickle`].
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -97,14 +98,11 @@ impl<'a> Pickle<'a> {
     }
 }
 
-/// Runs a pickle.
+/// Runs a pickle of at most [`LONGEST`] bytes.
 ///
 /// # Errors
-/// The problem in words, without the file: the pickle is cut, damaged or too long, or asks for more than tensors.
+/// The problem in words, without the file: the pickle is cut or damaged, or asks for more than tensors.
 pub(super) fn load(bytes: &[u8]) -> Result<Pickle<'_>, String> {
-    if bytes.len() > LONGEST {
-        return Err(format!("the pickle has {} bytes, expected at most {LONGEST}: save the model's `state_dict()` alone", bytes.len()));
-    }
     let mut machine = Machine {
         bytes,
         at: 0,
@@ -350,10 +348,4 @@ impl<'a> Machine<'a> {
     fn damaged(&self, found: &str) -> String {
         format!("the pickle is damaged, it has {found} at byte {}: download the file again", self.start)
     }
-}
-
-/// A text from the file as an error shows it: short and on one line, whatever it holds.
-pub(super) fn shortened(text: &str) -> String {
-    let dots = if text.chars().nth(60).is_some() { "..." } else { "" };
-    format!("{}{dots}", text.chars().take(60).collect::<String>().escape_debug())
 }
