@@ -46,10 +46,13 @@ pub mod doctor;
 mod encoder;
 mod error;
 pub mod gpu;
+#[doc = include_str!("guarantees.md")]
+pub mod guarantees {}
 mod heads;
 pub mod kernels;
 mod memory;
 mod model;
+mod pace;
 mod parallel;
 mod pool;
 pub mod reference;

@@ -243,10 +243,10 @@ impl Model {
     }
 
     /// Whether a call that ended so is to be repeated: `failed` lost its device, and there is another now.
-    fn recovered(&self, failed: &Arc<Runner>, outcome: Result<()>) -> Result<bool> {
+    fn recovered<T>(&self, failed: &Arc<Runner>, outcome: &Result<T>, attempt: usize) -> Result<bool> {
         let reason = match outcome {
-            Err(Error::DeviceLost { reason, .. }) if !self.loader.options.fail_on_lost_device => reason,
-            other => return other.map(|()| false),
+            Err(Error::DeviceLost { reason, .. }) if attempt < RECOVERIES && !self.loader.options.fail_on_lost_device => reason,
+            _ => return Ok(false),
         };
         let _one_at_a_time = self.recovering.lock().unwrap_or_else(PoisonError::into_inner);
         if !Arc::ptr_eq(failed, &self.runner()) {
@@ -294,18 +294,16 @@ impl Model {
     ) -> Result<Vec<Length>> {
         some(inputs.len())?;
         let mut all = Vec::with_capacity(inputs.len());
-        for left in (0..=RECOVERIES).rev() {
+        let mut attempt = 0;
+        loop {
             all.clear();
             let runner = self.runner();
             let outcome = self.run_texts_on(&runner, inputs, prompt, wait, &mut take, &mut all).await;
-            if left == 0 {
-                outcome?;
-            } else if self.recovered(&runner, outcome)? {
-                continue;
+            if !self.recovered(&runner, &outcome, attempt)? {
+                return outcome.map(|()| all);
             }
-            break;
+            attempt += 1;
         }
-        Ok(all)
     }
 
     async fn run_texts_on(
@@ -334,17 +332,15 @@ impl Model {
     pub(crate) async fn run(&self, sequences: &[Sequence<'_>], wait: Wait, mut take: impl FnMut(usize, usize, &[f32])) -> Result<()> {
         some(sequences.len())?;
         self.check(0, sequences)?;
-        for left in (0..=RECOVERIES).rev() {
+        let mut attempt = 0;
+        loop {
             let runner = self.runner();
             let outcome = Self::run_on(&runner, sequences, wait, &mut take).await;
-            if left == 0 {
-                outcome?;
-            } else if self.recovered(&runner, outcome)? {
-                continue;
+            if !self.recovered(&runner, &outcome, attempt)? {
+                return outcome;
             }
-            break;
+            attempt += 1;
         }
-        Ok(())
     }
 
     async fn run_on(runner: &Runner, sequences: &[Sequence<'_>], wait: Wait, take: &mut impl FnMut(usize, usize, &[f32])) -> Result<()> {
@@ -355,7 +351,15 @@ impl Model {
 
     /// Runs sequences and leaves the first output on the GPU; see [`Runner::run_to_buffer`].
     pub(crate) fn run_to_buffer(&self, sequences: &[Sequence]) -> Result<wgpu::Buffer> {
-        self.runner().run_to_buffer(sequences)
+        let mut attempt = 0;
+        loop {
+            let runner = self.runner();
+            let outcome = runner.run_to_buffer(sequences);
+            if !self.recovered(&runner, &outcome, attempt)? {
+                return outcome;
+            }
+            attempt += 1;
+        }
     }
 
     /// As [`Model::run`], for heads with one output: the values that count of each text's rows, row after row.

@@ -9,6 +9,7 @@ use crate::assembler::Inputs;
 use crate::batch::{Batch, Bounds, Capacity, Header, Sequence, sort, split};
 use crate::error::{Error, Result};
 use crate::gpu::{Arena, Count, Gpu, Plan, Readback};
+use crate::pace::{Pace, UnderWay};
 use crate::pool::{Lease, Pool};
 use crate::stats::{Counters, Stats};
 
@@ -70,6 +71,7 @@ pub struct Runner {
     /// Held from the first write of a batch's inputs to its submit: there is one set of inputs for all threads.
     order: Mutex<()>,
     stats: Mutex<Stats>,
+    pace: Arc<Pace>,
 }
 
 /// What a batch needs on the host.
@@ -104,7 +106,8 @@ impl Runner {
         bounds: Bounds,
     ) -> Self {
         let (idle, order, stats) = Default::default();
-        Self { gpu, plan, inputs, outputs, capacity, bounds, slots, idle, order, stats }
+        let pace = Pace::new(&plan);
+        Self { gpu, plan, inputs, outputs, capacity, bounds, slots, idle, order, stats, pace }
     }
 
     pub fn gpu(&self) -> &Gpu {
@@ -121,6 +124,11 @@ impl Runner {
 
     pub fn capacity(&self) -> Capacity {
         self.capacity
+    }
+
+    /// What a batch may hold now: less than [`Runner::capacity`] where that would keep the GPU for too long.
+    fn capacity_now(&self) -> Capacity {
+        if self.gpu.computes() { self.pace.limit(self.capacity, self.bounds.max_tokens) } else { self.capacity }
     }
 
     pub fn plan(&self) -> &Plan {
@@ -174,6 +182,7 @@ impl Runner {
     fn launch(&self, first: usize, slot: Lease<Slot>, counters: &mut Counters) -> Result<Flight> {
         let Slot { batch, readback } = &*slot;
         let mut bytes = 0;
+        let under_way = self.pace.begin();
         let submission = self.submit(batch, counters, |encoder| {
             for output in &self.outputs {
                 let more = output.bytes(&batch.header);
@@ -183,7 +192,7 @@ impl Runner {
         })?;
         counters.bytes_read += bytes;
         readback.request(bytes);
-        Ok(Flight { first, slot, requested: true, submission, bytes })
+        Ok(Flight { first, slot, requested: true, submission, bytes, under_way })
     }
 
     /// Records the pass and what follows it, then writes the inputs and submits.
@@ -290,7 +299,9 @@ impl<T: FnMut(usize, usize, &[f32])> Call<'_, T> {
         let begin = Instant::now();
         sort(sequences, order);
         counters.pack_nanoseconds += begin.elapsed().as_nanos() as u64;
-        for members in split(sequences, order, runner.capacity) {
+        let mut left = order.as_slice();
+        while let Some(members) = split(sequences, left, runner.capacity_now()).next() {
+            left = &left[members.len()..];
             // Whoever holds a slot never waits for another: that could be for ever.
             let mut slot = loop {
                 if let Some(slot) = runner.slots.try_take() {
@@ -338,6 +349,7 @@ struct Flight {
     requested: bool,
     submission: wgpu::SubmissionIndex,
     bytes: u64,
+    under_way: UnderWay,
 }
 
 impl Flight {
@@ -349,6 +361,7 @@ impl Flight {
         // Another thread's poll may be the one that calls back, a little later than ours returns.
         self.slot.readback.answered().await.map_err(|reason| runner.gpu.lost(reason))?;
         let Slot { batch, readback } = &*self.slot;
+        self.under_way.done(batch.header.tokens);
         let mut not_finite = None;
         let result = readback.read(self.bytes, |values| {
             let mut values = values;

@@ -70,7 +70,7 @@ pub enum Kernel {
 
 /// The choice for one model on one adapter.
 #[derive(Debug)]
-pub(crate) struct Chosen {
+pub struct Chosen {
     subgroup: Option<u32>,
     software: bool,
     choices: Vec<Choice>,
@@ -83,7 +83,7 @@ impl Chosen {
     }
 
     /// As the caller wants it for this model.
-    pub fn new(gpu: &Gpu, config: &EncoderConfig, weights: WeightFormat, tuning: &Tuning) -> Self {
+    pub(crate) fn new(gpu: &Gpu, config: &EncoderConfig, weights: WeightFormat, tuning: &Tuning) -> Self {
         let table = match tuning {
             Tuning::Off => None,
             Tuning::Given(table) if table.is_of(gpu) => Some(table.clone()),
@@ -136,6 +136,7 @@ impl Chosen {
         }
     }
 
+    /// For any number of tokens.
     pub fn attention(&self, kernel: &Attention) -> Variant {
         self.one(Kernel::Attention, [kernel.heads, kernel.head_dim], Variant::attentions)
     }

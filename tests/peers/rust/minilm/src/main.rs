@@ -2,8 +2,9 @@
 
 use minilm::batch::{Header, Sequence};
 use minilm::gpu::{Count, Gpu, GpuOptions, Plan};
-use minilm::kernels::Variant;
+use minilm::kernels::WeightFormat;
 use minilm::kernels::matmul::{Buffers, Matmul};
+use minilm::tuning::Chosen;
 use minilm::{Embedder, wgpu};
 use peer_protocol::{INNER, OUTER, Peer, ROWS, Result, arguments, serve};
 
@@ -45,12 +46,13 @@ fn product(gpu: &Gpu) -> Result<Plan> {
         batch: &buffer(gpu, bytemuck::bytes_of(&HEADER)),
         x: &halves(ROWS * INNER),
         weight: &halves(INNER * OUTER),
+        scale: None,
         bias: &halves(OUTER),
         residual: None,
         y: &halves(ROWS * OUTER),
     };
-    let kernel = Matmul { inner: INNER, outer: OUTER, activation: None, residual: false, rows: Count::Tokens };
-    Ok(Plan { steps: vec![kernel.step(gpu, Variant::choose(gpu), &buffers)?] })
+    let kernel = Matmul { inner: INNER, outer: OUTER, weights: WeightFormat::F32, activation: None, residual: false, rows: Count::Tokens };
+    Ok(Plan::new(gpu, vec![kernel.step(gpu, &Chosen::defaults(gpu).matmul(&kernel), &buffers)?])?)
 }
 
 fn main() -> Result<()> {
