@@ -4,6 +4,8 @@ use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
+use etcetera::base_strategy::{BaseStrategy, choose_native_strategy};
+
 use super::Table;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
@@ -69,7 +71,7 @@ impl Table {
 fn folder() -> Option<PathBuf> {
     match std::env::var_os(VARIABLE).filter(|folder| !folder.is_empty()) {
         Some(folder) => Some(folder.into()),
-        None => dirs::cache_dir().map(|cache| cache.join("minilm")),
+        None => choose_native_strategy().ok().map(|strategy| strategy.cache_dir().join("minilm")),
     }
 }
 
