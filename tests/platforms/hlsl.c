@@ -1,5 +1,5 @@
-/* Compiles every .hlsl file of a folder by Microsoft's compilers: FXC for shader model 5.1, where the file has no wave operations, and
-   DXC for 6.0. A Windows program; shader_compilers.sh builds and runs it under Wine. */
+/* Compiles every .hlsl file of a folder by one of Microsoft's compilers: `hlsl.exe dxc FOLDER` for shader model 6.0, `hlsl.exe fxc FOLDER`
+   for 5.1, which has no wave operations: files with them are left out. A Windows program; shader_compilers.sh runs it under Wine. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -80,17 +80,18 @@ int main(int count, char **arguments) {
     Fxc fxc = old ? (Fxc)(void *)GetProcAddress(old, "D3DCompile") : NULL;
     Create create = new ? (Create)(void *)GetProcAddress(new, "DxcCreateInstance") : NULL;
     Compiler *dxc = NULL;
-    if (count != 2 || !fxc || !create || FAILED(create(&COMPILER_CLASS, &COMPILER, (void **)&dxc))) {
-        printf("error: hlsl.exe needs a folder, and d3dcompiler_47.dll and dxcompiler.dll beside it\n");
+    int is_dxc = count == 3 && !strcmp(arguments[1], "dxc");
+    if (count != 3 || !fxc || !create || FAILED(create(&COMPILER_CLASS, &COMPILER, (void **)&dxc))) {
+        printf("error: hlsl.exe needs `dxc` or `fxc` and a folder, and d3dcompiler_47.dll and dxcompiler.dll beside it\n");
         return 2;
     }
     char path[MAX_PATH];
-    snprintf(path, sizeof path, "%s/*.hlsl", arguments[1]);
+    snprintf(path, sizeof path, "%s/*.hlsl", arguments[2]);
     WIN32_FIND_DATAA found;
     HANDLE search = FindFirstFileA(path, &found);
-    int files = 0, fxc_passed = 0, fxc_asked = 0, dxc_passed = 0;
-    for (BOOL more = search != INVALID_HANDLE_VALUE; more; more = FindNextFileA(search, &found), files++) {
-        snprintf(path, sizeof path, "%s/%s", arguments[1], found.cFileName);
+    int passed = 0, asked = 0;
+    for (BOOL more = search != INVALID_HANDLE_VALUE; more; more = FindNextFileA(search, &found)) {
+        snprintf(path, sizeof path, "%s/%s", arguments[2], found.cFileName);
         FILE *file = fopen(path, "rb");
         char *text = calloc(1, found.nFileSizeLow + 1);
         if (!file || !text || fread(text, 1, found.nFileSizeLow, file) != found.nFileSizeLow) {
@@ -98,14 +99,13 @@ int main(int count, char **arguments) {
             return 2;
         }
         fclose(file);
-        if (!strstr(text, "Wave")) {
-            fxc_asked++;
-            fxc_passed += by_fxc(fxc, found.cFileName, text, found.nFileSizeLow);
+        if (is_dxc || !strstr(text, "Wave")) {
+            asked++;
+            passed += is_dxc ? by_dxc(dxc, found.cFileName, text, found.nFileSizeLow) : by_fxc(fxc, found.cFileName, text, found.nFileSizeLow);
         }
-        dxc_passed += by_dxc(dxc, found.cFileName, text, found.nFileSizeLow);
         fflush(stdout);
         free(text);
     }
-    printf("FXC, cs_5_1: %d of %d passed\nDXC, cs_6_0: %d of %d passed\n", fxc_passed, fxc_asked, dxc_passed, files);
-    return files == 0 || fxc_passed < fxc_asked || dxc_passed < files;
+    printf("%s: %d of %d passed\n", is_dxc ? "DXC, cs_6_0" : "FXC, cs_5_1", passed, asked);
+    return asked == 0 || passed < asked;
 }

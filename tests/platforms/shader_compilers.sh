@@ -22,4 +22,5 @@ windows_dll kivy-deps.angle==0.5.0 d3dcompiler_47.dll
 windows_dll onnxruntime-webgpu==1.27.0 dxcompiler.dll dxil.dll
 x86_64-w64-mingw32-gcc -O1 -Wall -o "$WORK/dll/hlsl.exe" tests/platforms/hlsl.c
 prepare_wine
-"$wine" "$WORK/dll/hlsl.exe" target/platforms/shaders
+"$wine" "$WORK/dll/hlsl.exe" dxc target/platforms/shaders
+"$wine" "$WORK/dll/hlsl.exe" fxc target/platforms/shaders

@@ -31,8 +31,9 @@ for adapter in "$@"; do
                 "LD_LIBRARY_PATH=$WORK/mesa/usr/lib/x86_64-linux-gnu" $tests
             ;;
         gl)
+            # One at a time: wgpu gives up waiting for the GL context where another thread has it for seconds.
             # shellcheck disable=SC2086
-            attempt gl env WGPU_BACKEND=gl $tests
+            attempt gl env WGPU_BACKEND=gl RUST_TEST_THREADS=1 $tests
             ;;
         *)
             say "error: $adapter is none of vulkan-4, vulkan-8, vulkan-16, gl, mesa25-4, mesa25-8 and mesa25-16."
