@@ -5,7 +5,7 @@
 #   GLSL      glslangValidator (Debian: glslang-tools)
 #   HLSL      FXC and DXC (PyPI: kivy-deps.angle, onnxruntime-webgpu) in a small program under Wine (Debian: wine64, gcc-mingw-w64-x86-64-win32)
 #
-# MSL is translated only: no package has a compiler of it. Without Wine: `sh tests/platforms/shader_compilers.sh native`.
+# FXC comes last and takes minutes. MSL is translated only: no package has a compiler of it. Without Wine: `sh tests/platforms/shader_compilers.sh native`.
 set -eu
 cd "$(dirname "$0")/../.."
 . ./examples/prepare.sh
