@@ -1,4 +1,11 @@
-//! Every shader in every form, without a GPU: valid, and translated to the language of each platform.
+//! Every shader in every form, without a GPU: valid, translated to the language of each platform, and checked by a compiler of that
+//! language where one is installed. `tests/platforms/shader_compilers.sh` installs them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use minilm::gpu::Source;
 use minilm::kernels::all_sources;
@@ -22,32 +29,109 @@ fn is_subgroup_form(source: &Source) -> bool {
     source.wgsl.contains("subgroup")
 }
 
-/// Runs `translate` on every form and reports all that fail.
-fn for_all(language: &str, translate: impl Fn(&Source) -> Result<usize, String>) {
+/// What checks a language: a program that takes one file, and the Debian package that holds it.
+struct Checker {
+    program: &'static str,
+    package: &'static str,
+    arguments: &'static [&'static str],
+    /// The option that names a file for what it makes, where it makes something.
+    output: Option<&'static str>,
+}
+
+const SPIRV_VAL: Checker =
+    Checker { program: "spirv-val", package: "spirv-tools", arguments: &["--target-env", "vulkan1.1"], output: None };
+const GLSLANG: Checker = Checker {
+    program: "glslangValidator",
+    package: "glslang-tools",
+    // Subgroups need a SPIR-V that has them, though the code is for OpenGL.
+    arguments: &["--target-env", "opengl", "--target-env", "spirv1.3"],
+    output: Some("-o"),
+};
+
+impl Checker {
+    /// Where the program is missing that is said, and is a failure where the caller asks for it by `MINILM_SHADER_COMPILERS`.
+    fn installed(&self) -> bool {
+        let installed = Command::new(self.program).arg("--version").output().is_ok();
+        let message = format!("{} is not installed (Debian: {}): what it would check is not checked", self.program, self.package);
+        assert!(installed || std::env::var_os("MINILM_SHADER_COMPILERS").is_none(), "{message}");
+        if !installed {
+            println!("{message}");
+        }
+        installed
+    }
+
+    fn check(&self, file: &Path) -> Result<(), String> {
+        let mut command = Command::new(self.program);
+        command.args(self.arguments).arg(file);
+        if let Some(option) = self.output {
+            command.arg(option).arg(file.with_extension("out"));
+        }
+        let output = command.output().map_err(|error| error.to_string())?;
+        let said = [output.stdout, output.stderr].concat();
+        if output.status.success() { Ok(()) } else { Err(format!("{}: {}", self.program, String::from_utf8_lossy(&said))) }
+    }
+
+    /// Checks all files, on every core; returns those that fail.
+    fn check_all(&self, files: &[(String, PathBuf)]) -> Vec<String> {
+        let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+        std::thread::scope(|scope| {
+            for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+                scope.spawn(|| {
+                    while let Some((name, file)) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        if let Err(error) = self.check(file) {
+                            failures.lock().unwrap().push(format!("{name}: {error}"));
+                        }
+                    }
+                });
+            }
+        });
+        failures.into_inner().unwrap()
+    }
+}
+
+/// Runs `translate` on every form and `checker` on every different text, and reports all that fail. The texts are written to a folder:
+/// the one that `MINILM_SHADER_FOLDER` names keeps them.
+fn for_all(extension: &str, checker: Option<Checker>, translate: impl Fn(&Source) -> Result<Vec<u8>, String>) {
     let sources = all_sources();
-    let mut failures = Vec::new();
+    let (mut failures, mut texts) = (Vec::new(), BTreeMap::new());
     for source in &sources {
+        let name = || format!("{} {:?}", source.kernel, source.constants);
         match translate(source) {
-            Ok(written) if written > 0 => {}
-            Ok(_) => failures.push(format!("{}: nothing was written", source.kernel)),
-            Err(error) => failures.push(format!("{} {:?}: {error}", source.kernel, source.constants)),
+            Ok(text) if text.is_empty() => failures.push(format!("{}: nothing was written", name())),
+            Ok(text) => drop(texts.entry(text).or_insert_with(|| (source.kernel, name()))),
+            Err(error) => failures.push(format!("{}: {error}", name())),
         }
     }
-    assert!(failures.is_empty(), "{language}: {} of {} failed\n{}", failures.len(), sources.len(), failures.join("\n"));
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = std::env::var_os("MINILM_SHADER_FOLDER").map_or(temporary.path().to_path_buf(), PathBuf::from);
+    let write = |(index, (text, (kernel, name))): (usize, (&Vec<u8>, &(&str, String)))| {
+        let file = folder.join(format!("{kernel}-{index}.{extension}"));
+        std::fs::write(&file, text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        (name.clone(), file)
+    };
+    let files: Vec<_> = texts.iter().enumerate().map(write).collect();
+    println!("{extension}: {} forms, {} different texts", sources.len(), files.len());
+    if let Some(checker) = checker.filter(Checker::installed) {
+        let refused = checker.check_all(&files);
+        println!("{}: {} of {} passed", checker.program, files.len() - refused.len(), files.len());
+        failures.extend(refused);
+    }
+    assert!(failures.is_empty(), "{extension}: {} failed\n{}", failures.len(), failures.join("\n"));
 }
 
 #[test]
 fn every_shader_becomes_spir_v() {
-    for_all("SPIR-V", |source| {
+    for_all("spv", Some(SPIRV_VAL), |source| {
         let (module, info) = module(source, spv::supported_capabilities())?;
         let options = spv::Options { lang_version: (1, 3), ..Default::default() };
-        spv::write_vec(&module, &info, &options, None).map(|words| words.len()).map_err(|error| error.to_string())
+        let words = spv::write_vec(&module, &info, &options, None).map_err(|error| error.to_string())?;
+        Ok(words.into_iter().flat_map(u32::to_le_bytes).collect())
     });
 }
 
 #[test]
 fn every_shader_becomes_msl() {
-    for_all("MSL", |source| {
+    for_all("metal", None, |source| {
         let (module, info) = module(source, msl::supported_capabilities())?;
         let mut resources = msl::EntryPointResources { sizes_buffer: Some(30), ..Default::default() };
         for (_, variable) in module.global_variables.iter() {
@@ -61,26 +145,28 @@ fn every_shader_becomes_msl() {
             fake_missing_bindings: false,
             ..Default::default()
         };
-        msl::write_string(&module, &info, &options, &Default::default()).map(|(text, _)| text.len()).map_err(|error| error.to_string())
+        msl::write_string(&module, &info, &options, &Default::default())
+            .map(|(text, _)| text.into_bytes())
+            .map_err(|error| error.to_string())
     });
 }
 
 #[test]
 fn every_shader_becomes_hlsl() {
-    for_all("HLSL", |source| {
+    for_all("hlsl", None, |source| {
         let (module, info) = module(source, hlsl::supported_capabilities())?;
         // The baseline runs on shader model 5.1; subgroups need 6.0.
         let shader_model = if is_subgroup_form(source) { hlsl::ShaderModel::V6_0 } else { hlsl::ShaderModel::V5_1 };
         let options = hlsl::Options { shader_model, ..Default::default() };
         let mut text = String::new();
         hlsl::Writer::new(&mut text, &options, &Default::default()).write(&module, &info, None).map_err(|error| error.to_string())?;
-        Ok(text.len())
+        Ok(text.into_bytes())
     });
 }
 
 #[test]
 fn every_shader_becomes_glsl() {
-    for_all("GLSL", |source| {
+    for_all("comp", Some(GLSLANG), |source| {
         let (module, info) = module(source, glsl::supported_capabilities())?;
         let options = glsl::Options {
             version: if is_subgroup_form(source) {
@@ -96,6 +182,6 @@ fn every_shader_becomes_glsl() {
         glsl::Writer::new(&mut text, &module, &info, &options, &pipeline, Default::default())
             .and_then(|mut writer| writer.write())
             .map_err(|error| error.to_string())?;
-        Ok(text.len())
+        Ok(text.into_bytes())
     });
 }
