@@ -119,8 +119,8 @@ impl Check {
         for &(place, expected) in &self.expected {
             let found = f64::from(written[place]);
             let allowed = absolute + relative * expected.abs();
-            // Not `>`: a NaN must not pass.
-            if !((found - expected).abs() <= allowed) {
+            let difference = (found - expected).abs();
+            if difference.is_nan() || difference > allowed {
                 return Err(format!("value {place} is {found:.9}, expected {expected:.9} within {allowed:.1e}"));
             }
         }
