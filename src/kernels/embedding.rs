@@ -15,7 +15,7 @@ pub struct Embedding {
     pub weights: WeightFormat,
 }
 
-/// What the kernel reads and writes; rows are [padded](super::padded).
+/// What the kernel reads and writes; rows are [padded].
 pub struct Buffers<'a> {
     /// `[tokens]`
     pub ids: &'a wgpu::Buffer,

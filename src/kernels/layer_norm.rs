@@ -16,7 +16,7 @@ pub struct LayerNorm {
     pub rows: Count,
 }
 
-/// What the kernel reads and writes; rows are [padded](super::padded).
+/// What the kernel reads and writes; rows are [padded].
 pub struct Buffers<'a> {
     /// `[rows, hidden]`
     pub x: &'a wgpu::Buffer,
