@@ -58,14 +58,15 @@ pub fn run(arguments: Arguments) -> Result<()> {
 }
 
 fn line(choice: &Choice) -> String {
-    let Choice { kernel, shape: [a, b], weights, up_to, variant, microseconds } = choice;
+    let Choice { kernel, shape: [a, b], weights, up_to, variant, nanoseconds } = choice;
     let rows = if *up_to == u32::MAX { "any number of rows".to_owned() } else { format!("up to {up_to} rows") };
     let Tile { rows: tile_rows, columns4, lanes, row_groups } = variant.tile;
     let tile = format!("{tile_rows}x{} a lane, {lanes}x{row_groups} lanes", 4 * columns4);
     let kernel = format!("{kernel:?}");
     format!(
-        "{kernel:<10} {:<12} {weights:<5?} {rows:<19} {:<17} {tile:<28} {microseconds:>9.0} us\n",
+        "{kernel:<10} {:<12} {weights:<5?} {rows:<19} {:<17} {tile:<28} {:>9} us\n",
         format!("{a} x {b}"),
-        variant.sharing.to_string()
+        variant.sharing.to_string(),
+        nanoseconds / 1000
     )
 }

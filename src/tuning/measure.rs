@@ -39,7 +39,7 @@ pub fn all(gpu: &Gpu, config: &EncoderConfig, weights: WeightFormat) -> Result<V
         weights: WeightFormat::F32,
         up_to: u32::MAX,
         variant,
-        microseconds: seconds * 1e6,
+        nanoseconds: (seconds * 1e9) as u64,
     };
     let (variant, seconds) = fastest(gpu, &Variant::attentions(subgroup), |v| attention.form(gpu, v), || attention.check())?;
     choices.push(one(Kernel::Attention, [attention.heads, attention.head_dim], variant, seconds));
@@ -86,7 +86,7 @@ fn matmul(gpu: &Gpu, [inner, outer]: [usize; 2], weights: WeightFormat, offered:
             weights,
             up_to: BUCKETS[bucket],
             variant,
-            microseconds: seconds * 1e6,
+            nanoseconds: (seconds * 1e9) as u64,
         })
     };
     Ok((0..3).filter_map(choice).collect())

@@ -56,7 +56,7 @@ pub struct Choice {
     pub up_to: u32,
     pub variant: Variant,
     /// Of one dispatch, when it was measured.
-    pub microseconds: f64,
+    pub nanoseconds: u64,
 }
 
 /// Kernels that have variants.
