@@ -6,6 +6,11 @@
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use minilm::batch::{Batch, Bounds, Capacity, Sequence, sort, split};
+use minilm::gpu::Count;
+use minilm::kernels::WeightFormat;
+use minilm::kernels::attention::Attention;
+use minilm::kernels::layer_norm::LayerNorm;
+use minilm::kernels::matmul::Matmul;
 use minilm::{Counters, Embedder, Gpu, wgpu};
 
 /// 12 layers with a hidden size of 384.
@@ -121,5 +126,19 @@ fn error_scopes(bencher: Bencher) {
         let filters = [wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation];
         let [internal, memory, validation] = filters.map(|filter| gpu.device().push_error_scope(filter));
         [validation, memory, internal].map(|scope| pollster::block_on(scope.pop()).is_none())
+    });
+}
+
+/// Inputs and expected results of the checks that a load makes: the matrix products of a layer, attention and layer norm. The rest of a
+/// check is one small dispatch on the device.
+#[divan::bench(args = [384, 768])]
+fn checks_of_a_load(bencher: Bencher, hidden: usize) {
+    bencher.bench(|| {
+        for (inner, outer) in [(hidden, 3 * hidden), (hidden, hidden), (hidden, 4 * hidden), (4 * hidden, hidden)] {
+            let kernel = Matmul { inner, outer, weights: WeightFormat::F32, activation: None, residual: true, rows: Count::Tokens };
+            black_box(kernel.check(65));
+        }
+        black_box(Attention { heads: 12, head_dim: hidden / 12, bias: false }.check());
+        black_box(LayerNorm { hidden, epsilon: 1e-12, rows: Count::Tokens }.check());
     });
 }
