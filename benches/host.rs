@@ -135,7 +135,7 @@ fn error_scopes(bencher: Bencher) {
 fn checks_of_a_load(bencher: Bencher, hidden: usize) {
     bencher.bench(|| {
         for (inner, outer) in [(hidden, 3 * hidden), (hidden, hidden), (hidden, 4 * hidden), (4 * hidden, hidden)] {
-            let kernel = Matmul { inner, outer, weights: WeightFormat::F32, activation: None, residual: true, rows: Count::Tokens };
+            let kernel = Matmul { inner, outer, operands: WeightFormat::F32.into(), activation: None, residual: true, rows: Count::Tokens };
             black_box(kernel.check(65));
         }
         black_box(Attention { heads: 12, head_dim: hidden / 12, bias: false }.check());

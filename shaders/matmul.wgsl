@@ -3,7 +3,8 @@
 // The weight is stored transposed, [inner, outer], so that neighbouring lanes read neighbouring columns. Each lane computes a
 // register tile of ROWS x 4 COLUMNS4 outputs; sizes are padded to multiples of 4 with zeros, so no inner loop has an edge. The tile is
 // written out (#for): as an array in a loop, drivers keep it in memory once it has more than some 8 rows, which costs a factor of five.
-// Every output is one sum over `inner` in ascending order, whatever the tile: a text has the same bits in any batch.
+// Every output is one sum over `inner` in ascending order, whatever the tile: a text has the same bits in any batch. It is written as fma, since
+// what a driver makes of `a * b + c` may differ from one form to another.
 
 @compute @workgroup_size(LANES, ROW_GROUPS)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) lane: vec3u) {
@@ -28,7 +29,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) lane:
 
     for (var k = 0u; k < INNER4; k++) {
 #for l in LOADS
-        let x_{l} = x[load_{l} + k];
+        let x_{l} = x_at(load_{l} + k);
 #end
 #for c in COLUMNS4
 #for j in 4
@@ -38,7 +39,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) lane:
 #for r in ROWS
         let a_{r} = ROW_{r};
 #for c in COLUMNS4
-        sum_{r}_{c} += a_{r}.x * weight_0_{c} + a_{r}.y * weight_1_{c} + a_{r}.z * weight_2_{c} + a_{r}.w * weight_3_{c};
+        sum_{r}_{c} = fma(vec4f(a_{r}.x), weight_0_{c}, sum_{r}_{c});
+        sum_{r}_{c} = fma(vec4f(a_{r}.y), weight_1_{c}, sum_{r}_{c});
+        sum_{r}_{c} = fma(vec4f(a_{r}.z), weight_2_{c}, sum_{r}_{c});
+        sum_{r}_{c} = fma(vec4f(a_{r}.w), weight_3_{c}, sum_{r}_{c});
 #end
 #end
     }

@@ -25,7 +25,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) lane:
         // What is beyond an edge is read as the last there is, and not used or not written.
         for (var i = index; i < TILE_ROWS * DEPTH4; i += ALL_LANES) {
             let row = min(first_row + i / DEPTH4, last_row);
-            x_block[i / DEPTH4 * ROW_STRIDE + i % DEPTH4] = x[row * INNER4 + min(block + i % DEPTH4, INNER4 - 1u)];
+            x_block[i / DEPTH4 * ROW_STRIDE + i % DEPTH4] = x_at(row * INNER4 + min(block + i % DEPTH4, INNER4 - 1u));
         }
         for (var i = index; i < 4u * DEPTH4 * TILE_COLUMNS4; i += ALL_LANES) {
             let k = min(4u * block + i / TILE_COLUMNS4, 4u * INNER4 - 1u);
@@ -41,7 +41,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) lane:
 #for r in ROWS
             let a_{r} = x_block[({r}u * ROW_GROUPS + lane.y) * ROW_STRIDE + k];
 #for c in COLUMNS4
-            sum_{r}_{c} += a_{r}.x * weight_0_{c} + a_{r}.y * weight_1_{c} + a_{r}.z * weight_2_{c} + a_{r}.w * weight_3_{c};
+            sum_{r}_{c} = fma(vec4f(a_{r}.x), weight_0_{c}, sum_{r}_{c});
+            sum_{r}_{c} = fma(vec4f(a_{r}.y), weight_1_{c}, sum_{r}_{c});
+            sum_{r}_{c} = fma(vec4f(a_{r}.z), weight_2_{c}, sum_{r}_{c});
+            sum_{r}_{c} = fma(vec4f(a_{r}.w), weight_3_{c}, sum_{r}_{c});
 #end
 #end
         }

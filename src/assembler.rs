@@ -2,11 +2,13 @@
 
 use crate::batch::{Capacity, Header, Offset};
 use crate::checkpoint::{Activation, EncoderConfig};
+use crate::encoder::widest_row;
 use crate::error::Result;
 use crate::gpu::{Arena, Count, Gpu, Step};
 use crate::kernels::layer_norm::{self, LayerNorm};
 use crate::kernels::matmul::{self, Matmul};
-use crate::kernels::padded;
+use crate::kernels::quantize::{self, Quantize};
+use crate::kernels::{Arithmetic, padded};
 use crate::tuning::Chosen;
 use crate::weights::{Linear, Upload};
 
@@ -57,6 +59,8 @@ pub struct Assembler<'a, 'g> {
     pub upload: Upload<'a, 'g>,
     pub activations: &'a mut Arena<'g>,
     pub steps: Vec<Step>,
+    /// Rows in eight bits, where products take them.
+    pub quantized: Option<wgpu::Buffer>,
 }
 
 impl Assembler<'_, '_> {
@@ -74,11 +78,33 @@ impl Assembler<'_, '_> {
         [x, y]: [&wgpu::Buffer; 2],
         residual: Option<&wgpu::Buffer>,
     ) -> Result<()> {
-        let Linear { inner, outer, format, weight, scale, bias } = linear;
-        let kernel = Matmul { inner: *inner, outer: *outer, weights: *format, activation, residual: residual.is_some(), rows };
-        let buffers = matmul::Buffers { batch: &self.inputs.header, x, weight, scale: scale.as_ref(), bias, residual, y };
+        let Linear { inner, outer, operands, weight, scale, bias } = linear;
+        let (inner, outer, operands) = (*inner, *outer, *operands);
+        let batch = &self.inputs.header;
+        let x = match operands.arithmetic {
+            Arithmetic::Int8 => {
+                let quantized = self.quantized(rows)?;
+                let buffers = quantize::Buffers { batch, x, y: &quantized };
+                self.steps.push(Quantize { inner, rows }.step(self.gpu, &buffers)?);
+                &quantized.clone()
+            }
+            _ => x,
+        };
+        let kernel = Matmul { inner, outer, operands, activation, residual: residual.is_some(), rows };
+        let buffers = matmul::Buffers { batch, x, weight, scale: scale.as_ref(), bias, residual, y };
         self.steps.push(kernel.step(self.gpu, &self.tuning.matmul(&kernel), &buffers)?);
         Ok(())
+    }
+
+    /// Room for rows in eight bits, which each product reads just after they were written.
+    fn quantized(&mut self, rows: Count) -> Result<wgpu::Buffer> {
+        match &self.quantized {
+            Some(buffer) => Ok(buffer.clone()),
+            None => {
+                let words = self.capacity.rows(rows) * quantize::row_words(widest_row(self.config));
+                Ok(self.quantized.insert(self.activations.storage("quantized", words)?).clone())
+            }
+        }
     }
 
     /// `y[rows, hidden]` = layer norm of `x[rows, hidden]` with scale and shift `norm`.

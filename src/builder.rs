@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::kernels::WeightFormat;
+use crate::kernels::{Arithmetic, Operands, WeightFormat};
 use crate::memory::MemoryPlan;
 use crate::tuning::Tuning;
 
@@ -17,12 +17,23 @@ pub struct Options {
     pub(crate) max_length: Option<usize>,
     pub(crate) token_budget: Option<usize>,
     pub(crate) language: Option<String>,
-    pub(crate) weights: WeightFormat,
+    pub(crate) weights: Option<WeightFormat>,
+    pub(crate) arithmetic: Arithmetic,
     pub(crate) max_gpu_memory: Option<u64>,
     pub(crate) fail_on_lost_device: bool,
     pub(crate) tuning: Tuning,
     /// Where the plan goes when nothing is to be loaded.
     pub(crate) plan_only: Option<Arc<OnceLock<MemoryPlan>>>,
+}
+
+impl Options {
+    /// What the encoder's products are made of.
+    ///
+    /// # Errors
+    /// As [`Operands::new`].
+    pub(crate) fn operands(&self, gpu: &Gpu) -> Result<Operands> {
+        Operands::new(gpu, self.weights, self.arithmetic)
+    }
 }
 
 /// Something that a model folder is loaded as: [`Embedder`](crate::Embedder), [`Classifier`](crate::Classifier), ...
@@ -88,10 +99,17 @@ impl<T: Task> Builder<T> {
         self
     }
 
-    /// How weights are kept on the GPU: [`WeightFormat::F32`], as exact as the file, where nothing is said. What is computed with them is
-    /// f32 in any case.
+    /// How weights are kept on the GPU: [`WeightFormat::F32`], as exact as the file, where neither this nor [`Builder::arithmetic`] is said.
+    /// What is computed with them is f32 in any case.
     pub fn weights(mut self, format: WeightFormat) -> Self {
-        self.options.weights = format;
+        self.options.weights = Some(format);
+        self
+    }
+
+    /// What the encoder multiplies with: [`Arithmetic::F32`] where nothing is said. The others take weights in their own format, are less
+    /// exact, and faster on adapters with matrix units or packed products of bytes.
+    pub fn arithmetic(mut self, arithmetic: Arithmetic) -> Self {
+        self.options.arithmetic = arithmetic;
         self
     }
 

@@ -15,7 +15,8 @@ use crate::kernels::normalize::Normalize;
 use crate::kernels::pooling::PooledRows;
 use crate::kernels::top_k::TopK;
 use crate::kernels::vocabulary::Vocabulary;
-use crate::kernels::{Variant, WeightFormat};
+use crate::kernels::quantize::Quantize;
+use crate::kernels::{Operands, Variant, WeightFormat};
 use crate::reference;
 use crate::tasks::features::FeatureExtractor;
 use crate::tuning::Table;
@@ -98,10 +99,13 @@ fn all(gpu: &Gpu, config: &EncoderConfig) -> Vec<Candidate> {
         all.push(("layer_norm", format!("{hidden}"), kernel.form(gpu, variant), Box::new(move || kernel.check())));
     }
     for [inner, outer] in crate::tuning::shapes(config) {
-        for (weights, variant) in WeightFormat::ALL.into_iter().flat_map(|w| Variant::matmuls(subgroup).into_iter().map(move |v| (w, v))) {
+        for operands in Operands::ALL {
             let (activation, residual) = (Some(config.activation), outer == hidden);
-            let kernel = Matmul { inner, outer, weights, activation, residual, rows: Count::Tokens };
-            all.push(("matmul", format!("{inner} x {outer} {weights:?}"), kernel.form(gpu, variant), Box::new(move || kernel.check(65))));
+            let kernel = Matmul { inner, outer, operands, activation, residual, rows: Count::Tokens };
+            let name = format!("{inner} x {outer} {operands}");
+            all.extend(kernel.variants(gpu).into_iter().map(|variant| -> Candidate {
+                ("matmul", name.clone(), kernel.form(gpu, variant), Box::new(move || kernel.check(65)))
+            }));
         }
     }
     for variant in Variant::attentions(subgroup) {
@@ -125,6 +129,8 @@ fn all(gpu: &Gpu, config: &EncoderConfig) -> Vec<Candidate> {
     }
     let kernel = Normalize { columns: hidden, stride: crate::kernels::padded(hidden), rows: Count::Texts };
     all.push(("normalize", format!("{hidden}"), single(kernel.source(), Grid::each(Count::Texts)), Box::new(move || kernel.check())));
+    let kernel = Quantize { inner: hidden, rows: Count::Tokens };
+    all.push(("quantize", format!("{hidden}"), single(kernel.source(), kernel.grid()), Box::new(move || kernel.check())));
     let kernel = Gather { width: hidden };
     all.push(("gather", format!("{hidden}"), single(kernel.source(), Grid::each(Count::Selected)), Box::new(move || kernel.check())));
     for weights in WeightFormat::ALL {

@@ -57,7 +57,7 @@ pub fn assemble(pass: &mut Assembler, tensors: &EncoderWeights, all_layers: bool
         norm: table.norm.each_ref(),
         y: embedded,
     };
-    let kernel = Embedding { hidden: embedding, epsilon, weights: pass.upload.format };
+    let kernel = Embedding { hidden: embedding, epsilon, weights: pass.upload.format() };
     pass.steps.extend(kernel.steps(pass.gpu, pass.tuning.reduction(embedding), &table.parts, &buffers)?);
     if let Some(projection) = &tensors.embedding_projection {
         let projection = pass.upload.linear(projection)?;

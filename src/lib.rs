@@ -32,7 +32,8 @@
 //! | look into a model folder, without a GPU | [`checkpoint`] |
 //! | run one kernel, or hold it to its definition | [`kernels`], [`gpu`], [`mod@reference`] |
 
-#![forbid(unsafe_code)]
+// One function asks wgpu for an experimental feature, which is `unsafe` to ask for: see `gpu/adapter.rs`.
+#![deny(unsafe_code)]
 
 mod assembler;
 pub mod batch;
@@ -71,7 +72,7 @@ pub use decode::spans::{Answer, AnswerOptions, Answers};
 pub use default_model::default_model;
 pub use error::{Error, Result};
 pub use gpu::{AdapterSummary, Gpu, GpuOptions};
-pub use kernels::WeightFormat;
+pub use kernels::{Arithmetic, WeightFormat};
 pub use memory::MemoryPlan;
 pub use model::{Input, Length, Model};
 pub use stats::{Counters, Stats};

@@ -134,7 +134,8 @@ impl Loader {
         let Self { options, needs, max_length, .. } = self;
         let config = &checkpoint.config;
         let capacity = capacity(gpu, config, options.token_budget, *max_length, needs.selected_row)?;
-        let tuning = Chosen::new(gpu, config, options.weights, &options.tuning);
+        let operands = options.operands(gpu)?;
+        let tuning = Chosen::new(gpu, config, operands, &options.tuning);
         let lay_out = |capacity: Capacity, planning: bool| {
             let arena = |what| if planning { Arena::planning(gpu, what) } else { Ok(Arena::new(gpu, what)) };
             let [mut weights, mut activations] = [arena("weights")?, arena("activations")?];
@@ -146,9 +147,10 @@ impl Loader {
                 inputs: &inputs,
                 capacity,
                 tuning: &tuning,
-                upload: Upload::new(gpu, &mut weights, config, options.weights),
+                upload: Upload::new(gpu, &mut weights, config, operands),
                 activations: &mut activations,
                 steps: Vec::new(),
+                quantized: None,
             };
             let encoded = encoder::assemble(&mut pass, &tensors, needs.all_layers)?;
             let outputs = (self.head)(checkpoint, &mut pass, &encoded)?;

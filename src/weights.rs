@@ -6,7 +6,7 @@ use crate::checkpoint::{self, EncoderConfig, EncoderWeights, LayerWeights, Tenso
 use crate::error::{Error, Result};
 use crate::gpu::{Arena, Gpu};
 use crate::kernels::embedding::{Part, part_uniform};
-use crate::kernels::{WeightFormat, padded};
+use crate::kernels::{Operands, WeightFormat, padded};
 
 /// Rows of a tensor that are converted at a time.
 const ROWS_AT_ONCE: usize = 64;
@@ -15,7 +15,7 @@ const ROWS_AT_ONCE: usize = 64;
 pub struct Linear {
     pub inner: usize,
     pub outer: usize,
-    pub format: WeightFormat,
+    pub operands: Operands,
     /// `[inner, outer]`, both padded
     pub weight: wgpu::Buffer,
     /// `[inner / GROUP, outer]`, where the format has scales
@@ -38,8 +38,8 @@ pub struct Upload<'a, 'g> {
     gpu: &'a Gpu,
     arena: &'a mut Arena<'g>,
     config: &'a EncoderConfig,
-    /// Of the encoder's matrices and of the words; everything else is small, and stays exact.
-    pub format: WeightFormat,
+    /// Of the encoder's products, and in its format of the words; everything else is small, and stays exact.
+    operands: Operands,
     /// Bytes so far.
     pub uploaded: u64,
     /// Those that the GPU may not have yet.
@@ -47,8 +47,13 @@ pub struct Upload<'a, 'g> {
 }
 
 impl<'a, 'g> Upload<'a, 'g> {
-    pub fn new(gpu: &'a Gpu, arena: &'a mut Arena<'g>, config: &'a EncoderConfig, format: WeightFormat) -> Self {
-        Self { gpu, arena, config, format, uploaded: 0, under_way: 0 }
+    pub fn new(gpu: &'a Gpu, arena: &'a mut Arena<'g>, config: &'a EncoderConfig, operands: Operands) -> Self {
+        Self { gpu, arena, config, operands, uploaded: 0, under_way: 0 }
+    }
+
+    /// How the table of words is kept.
+    pub fn format(&self) -> WeightFormat {
+        self.operands.weights
     }
 
     pub fn embeddings(&mut self, tensors: &EncoderWeights) -> Result<Tables> {
@@ -62,7 +67,7 @@ impl<'a, 'g> Upload<'a, 'g> {
 
     /// A table with a row for each word, in as many parts as the adapter's largest binding asks for.
     pub fn parts(&mut self, word: &Tensor) -> Result<Vec<Part>> {
-        let row_bytes = self.format.row_words(word.columns()) as u64 * 4;
+        let row_bytes = self.format().row_words(word.columns()) as u64 * 4;
         let rows_per_part = ((self.gpu.max_binding() / row_bytes) as usize).max(1);
         let mut parts = Vec::new();
         for first in (0..word.rows()).step_by(rows_per_part) {
@@ -72,7 +77,7 @@ impl<'a, 'g> Upload<'a, 'g> {
                 self.gpu.queue().write_buffer(&range, 0, bytemuck::cast_slice(&part_uniform(first, rows)));
             }
             self.uploaded += size_of_val(&part_uniform(first, rows)) as u64;
-            parts.push(Part { range, word: self.rows_of(word, first, rows, self.format)?, rows });
+            parts.push(Part { range, word: self.rows_of(word, first, rows, self.format())?, rows });
         }
         Ok(parts)
     }
@@ -80,7 +85,7 @@ impl<'a, 'g> Upload<'a, 'g> {
     /// Query, key and value as one matrix, `[hidden, 3, heads, head_dim]`.
     pub fn qkv(&mut self, layer: &LayerWeights) -> Result<Linear> {
         let (config, context) = (self.config, self.config.heads * padded(self.config.head_dim()));
-        self.matrix(self.format, config.hidden, 3 * context, |packed| {
+        self.matrix(self.operands, config.hidden, 3 * context, |packed| {
             for (part, linear) in [&layer.query, &layer.key, &layer.value].into_iter().enumerate() {
                 packed.put(linear, |outer| part * context + head_column(config, outer), |inner| inner)?;
             }
@@ -92,28 +97,28 @@ impl<'a, 'g> Upload<'a, 'g> {
     pub fn attention_output(&mut self, linear: &checkpoint::Linear) -> Result<Linear> {
         let config = self.config;
         let context = config.heads * padded(config.head_dim());
-        self.matrix(self.format, context, config.hidden, |packed| packed.put(linear, |outer| outer, |inner| head_column(config, inner)))
+        self.matrix(self.operands, context, config.hidden, |packed| packed.put(linear, |outer| outer, |inner| head_column(config, inner)))
     }
 
     /// Another matrix of the encoder.
     pub fn linear(&mut self, linear: &checkpoint::Linear) -> Result<Linear> {
-        self.linear_as(linear, self.format)
+        self.linear_as(linear, self.operands)
     }
 
     /// A matrix of a head, always in f32.
     pub fn head_linear(&mut self, linear: &checkpoint::Linear) -> Result<Linear> {
-        self.linear_as(linear, WeightFormat::F32)
+        self.linear_as(linear, Operands::default())
     }
 
-    fn linear_as(&mut self, linear: &checkpoint::Linear, format: WeightFormat) -> Result<Linear> {
+    fn linear_as(&mut self, linear: &checkpoint::Linear, operands: Operands) -> Result<Linear> {
         let (inner, outer) = (linear.weight.columns(), linear.weight.rows());
-        self.matrix(format, inner, outer, |packed| packed.put(linear, |outer| outer, |inner| inner))
+        self.matrix(operands, inner, outer, |packed| packed.put(linear, |outer| outer, |inner| inner))
     }
 
     /// A matrix of a head without a bias.
     pub fn head_linear_without_bias(&mut self, weight: &Tensor) -> Result<Linear> {
         let (inner, outer) = (weight.columns(), weight.rows());
-        self.matrix(WeightFormat::F32, inner, outer, |packed| packed.put_weight(weight, |outer| outer, |inner| inner))
+        self.matrix(Operands::default(), inner, outer, |packed| packed.put_weight(weight, |outer| outer, |inner| inner))
     }
 
     /// A vector as it is, such as a bias.
@@ -173,7 +178,8 @@ impl<'a, 'g> Upload<'a, 'g> {
     }
 
     /// The buffers of a matrix, and in them what `put` places.
-    fn matrix(&mut self, format: WeightFormat, inner: usize, outer: usize, put: impl FnOnce(&mut Packed) -> Result<()>) -> Result<Linear> {
+    fn matrix(&mut self, operands: Operands, inner: usize, outer: usize, put: impl FnOnce(&mut Packed) -> Result<()>) -> Result<Linear> {
+        let format = operands.weights;
         let (rows, width, words) = (padded(inner), padded(outer), format.words(outer));
         let buffer = self.arena.storage("weight", rows * words)?;
         let mut packed = Packed { format, outer, weight: Vec::new(), bias: vec![0.0; width] };
@@ -182,16 +188,18 @@ impl<'a, 'g> Upload<'a, 'g> {
             packed.weight = vec![0.0; rows * width];
             put(&mut packed)?;
             let inverse = packed.scales(&mut scales);
-            self.uploaded += self.gpu.upload(&buffer, rows, words, &mut self.under_way, |first, chunk| {
-                let rows = packed.weight.chunks_exact(width).enumerate().skip(first);
-                for (words, (row, values)) in chunk.chunks_exact_mut(words).zip(rows) {
-                    format.pack(values, |column| inverse[row / WeightFormat::GROUP * width + column], words);
+            let unscaled = vec![1.0; width];
+            self.uploaded += self.gpu.upload(&buffer, rows / 4, 4 * words, &mut self.under_way, |first, chunk| {
+                let fours = packed.weight.chunks_exact(4 * width).enumerate().skip(first);
+                for (words, (four, values)) in chunk.chunks_exact_mut(4 * words).zip(fours) {
+                    let group = 4 * four / WeightFormat::GROUP * width;
+                    format.pack_rows(values, inverse.get(group..group + width).unwrap_or(&unscaled), words);
                 }
                 Ok(())
             })?;
         }
         let scale = if format.is_scaled() { Some(self.values("scale", &scales)?) } else { None };
-        Ok(Linear { inner, outer, format, weight: buffer, scale, bias: self.values("bias", &packed.bias)? })
+        Ok(Linear { inner, outer, operands, weight: buffer, scale, bias: self.values("bias", &packed.bias)? })
     }
 
     fn values(&mut self, label: &str, values: &[f32]) -> Result<wgpu::Buffer> {

@@ -18,7 +18,8 @@ use minilm::kernels::normalize::{self, Normalize};
 use minilm::kernels::pooling::{self, PooledRows};
 use minilm::kernels::top_k::{self, TopK};
 use minilm::kernels::vocabulary::{self, Vocabulary};
-use minilm::kernels::{Variant, WeightFormat, padded};
+use minilm::kernels::quantize::{self, Quantize};
+use minilm::kernels::{Arithmetic, Operands, Sharing, Variant, WeightFormat, padded};
 use minilm::{reference, wgpu};
 
 /// Rows after the last that a kernel may write.
@@ -113,8 +114,10 @@ fn stored(gpu: &Gpu, format: WeightFormat, values: &[f32], columns: usize) -> St
     values.iter().enumerate().for_each(|(at, value)| most[place(at)] = most[place(at)].max(value.abs()));
     let (scale, inverse): (Vec<f32>, Vec<f32>) = most.iter().map(|most| WeightFormat::scale(*most)).unzip();
     let mut words = vec![0; rows * format.words(columns)];
-    for (row, (words, values)) in words.chunks_exact_mut(format.words(columns)).zip(pad(values, columns).chunks_exact(width)).enumerate() {
-        format.pack(values, |column| inverse[index(row, column)], words);
+    for (four, (words, values)) in
+        words.chunks_exact_mut(4 * format.words(columns)).zip(pad(values, columns).chunks_exact(4 * width)).enumerate()
+    {
+        format.pack_rows(values, &inverse[index(4 * four, 0)..][..width], words);
     }
     let values = values.iter().enumerate().map(|(at, value)| format.meant(*value, inverse[place(at)], scale[place(at)])).collect();
     Stored { buffer: storage(gpu, &words), scale: format.is_scaled().then(|| storage(gpu, &scale)), values }
@@ -161,48 +164,98 @@ fn matmul_equals_the_reference() {
         (65, 384, 132, gelu, false),
         (12, 1536, 384, None, true),
     ];
-    let mut baseline = vec![Vec::new(); cases.len()];
-    for variant in Variant::matmuls(Variant::subgroup(&gpu)) {
-        for (i, (tokens, inner, outer, activation, residual)) in cases.into_iter().enumerate() {
-            // Every variant meets every format, and each format the shapes that matter.
-            let weights = WeightFormat::ALL[i % 3];
-            let case = format!("{variant} {weights:?} [{tokens}, {inner}] x [{inner}, {outer}] {activation:?} residual {residual}");
-            let seed = i as u64 * 10;
-            let x = scaled(values(seed + 1, tokens * inner), 2.0);
-            let weight = scaled(values(seed + 2, outer * inner), 1.5 / (inner as f32).sqrt());
-            let bias = values(seed + 3, outer);
-            let added = values(seed + 4, tokens * outer);
-            let mut transposed = transpose(&weight, inner);
-            transposed.resize(padded(inner) * outer, 0.0);
-            let weight = stored(&gpu, weights, &transposed, outer);
+    for (i, (tokens, inner, outer, activation, residual)) in cases.into_iter().enumerate() {
+        let seed = i as u64 * 10;
+        let x = scaled(values(seed + 1, tokens * inner), 2.0);
+        let matrix = scaled(values(seed + 2, outer * inner), 1.5 / (inner as f32).sqrt());
+        let bias = values(seed + 3, outer);
+        let added = values(seed + 4, tokens * outer);
+        let mut transposed = transpose(&matrix, inner);
+        transposed.resize(padded(inner) * outer, 0.0);
+        let rows = [Count::Tokens, Count::Texts, Count::Selected][i % 3];
+        let batch = batch_of(tokens, rows);
+        assert_eq!(rows.of(&batch.header), tokens as u32);
+        let added_buffer = storage(&gpu, &pad(&added, outer));
+        // Each kind of operand meets the shapes that matter.
+        for operands in [Operands::ALL[i % 3], Operands::ALL[3 + i % 2]] {
+            let weight = stored(&gpu, operands.weights, &transposed, outer);
             let meant = transpose(&weight.values[..inner * outer], outer);
-            let rows = [Count::Tokens, Count::Texts, Count::Selected][i % 3];
-            let batch = batch_of(tokens, rows);
-            assert_eq!(rows.of(&batch.header), tokens as u32);
-            let y = poisoned(&gpu, (tokens + CANARIES) * padded(outer));
-            let added_buffer = storage(&gpu, &pad(&added, outer));
-            let buffers = matmul::Buffers {
-                batch: &header(&gpu, &batch),
-                x: &storage(&gpu, &pad(&x, inner)),
-                weight: &weight.buffer,
-                scale: weight.scale.as_ref(),
-                bias: &storage(&gpu, &pad(&bias, outer)),
-                residual: residual.then_some(&added_buffer),
-                y: &y,
+            let (x, x_buffer) = match operands.arithmetic {
+                Arithmetic::F32 => (wide(&x), storage(&gpu, &pad(&x, inner))),
+                Arithmetic::F16 => (x.iter().map(|x| half::f16::from_f32(*x).to_f64()).collect(), storage(&gpu, &pad(&x, inner))),
+                Arithmetic::Int8 => {
+                    let (meant, words) = quantize::quantized(&x, inner);
+                    (meant, storage(&gpu, &words))
+                }
             };
-            let kernel = Matmul { inner, outer, weights, activation, residual, rows };
-            run(&gpu, vec![kernel.step(&gpu, &[(u32::MAX, variant)], &buffers).unwrap()], &batch);
-            let expected = reference::matmul(&wide(&x), &meant, &wide(&bias), activation, residual.then_some(&*wide(&added)));
-            let actual = unpad(&mut table, &case, &read(&gpu, &y), tokens, outer);
-            table.close(&case, &actual, &expected, BOUND);
-            // A batch's size chooses the variant: a text must not notice.
-            let bits: Vec<u32> = actual.iter().map(|value| value.to_bits()).collect();
-            if variant == Variant::default() {
-                baseline[i] = bits;
-            } else {
-                table.check(&case, bits == baseline[i], "the bits are not those of the first variant");
+            let expected = reference::matmul(&x, &meant, &wide(&bias), activation, residual.then_some(&*wide(&added)));
+            let kernel = Matmul { inner, outer, operands, activation, residual, rows };
+            let mut baseline = Vec::new();
+            for variant in kernel.variants(&gpu) {
+                let case = format!("{variant} {operands} [{tokens}, {inner}] x [{inner}, {outer}] {activation:?} residual {residual}");
+                let y = poisoned(&gpu, (tokens + CANARIES) * padded(outer));
+                let buffers = matmul::Buffers {
+                    batch: &header(&gpu, &batch),
+                    x: &x_buffer,
+                    weight: &weight.buffer,
+                    scale: weight.scale.as_ref(),
+                    bias: &storage(&gpu, &pad(&bias, outer)),
+                    residual: residual.then_some(&added_buffer),
+                    y: &y,
+                };
+                run(&gpu, vec![kernel.step(&gpu, &[(u32::MAX, variant)], &buffers).unwrap()], &batch);
+                let actual = unpad(&mut table, &case, &read(&gpu, &y), tokens, outer);
+                table.close(&case, &actual, &expected, BOUND);
+                // A batch's size chooses the variant: a text must not notice. Matrix units add up in an order of their own.
+                let bits: Vec<u32> = actual.iter().map(|value| value.to_bits()).collect();
+                if variant == Variant::default() {
+                    baseline = bits;
+                } else if !matches!(variant.sharing, Sharing::Cooperative { .. }) {
+                    table.check(&case, bits == baseline, "the bits are not those of the first variant");
+                }
             }
         }
+    }
+    // No form gave way to another.
+    assert_eq!(gpu.rejected(), []);
+    table.finish();
+}
+
+#[test]
+fn quantize_keeps_numbers_in_eight_bits_a_scale_for_each_group() {
+    let gpu = gpu();
+    let mut table = Table::new("quantize");
+    for (rows, inner) in [(1, 1), (3, 30), (9, 64), (65, 96), (8, 1536)] {
+        let case = format!("[{rows}, {inner}]");
+        let mut x = scaled(values(inner as u64, rows * inner), 3.0);
+        x[0] = -0.0;
+        let batch = batch_of(rows, Count::Tokens);
+        let y = poisoned(&gpu, rows * quantize::row_words(inner));
+        let buffers = quantize::Buffers { batch: &header(&gpu, &batch), x: &storage(&gpu, &pad(&x, inner)), y: &y };
+        run(&gpu, vec![Quantize { inner, rows: Count::Tokens }.step(&gpu, &buffers).unwrap()], &batch);
+        let found = read(&gpu, &y);
+        for (row, (x, words)) in x.chunks_exact(inner).zip(found.chunks_exact(quantize::row_words(inner))).enumerate() {
+            for (x, words) in x.chunks(WeightFormat::GROUP).zip(words.chunks_exact(1 + WeightFormat::GROUP / 2)) {
+                let largest = x.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+                table.close(format!("{case} scale of row {row}"), &words[..1], &[f64::from(largest) / 16256.0], BOUND);
+                let bytes: Vec<i8> = words[1..].iter().flat_map(|word| word.to_bits().to_le_bytes()).map(|byte| byte as i8).collect();
+                let (upper, lower) = bytes.split_at(WeightFormat::GROUP);
+                let whole: Vec<f32> = upper.iter().zip(lower).map(|(upper, lower)| 128.0 * f32::from(*upper) + f32::from(*lower)).collect();
+                let meant: Vec<f32> = whole[..x.len()].iter().map(|whole| whole * words[0]).collect();
+                // Half a step, and what the division loses.
+                table.close(format!("{case} row {row}"), &meant, &wide(x), Bound::absolute(f64::from(words[0]) * 0.51));
+                table.check(format!("{case} row {row}"), whole[x.len()..].iter().all(|whole| *whole == 0.0), "padding is not zero");
+            }
+        }
+    }
+    // What is no number must not turn into one.
+    let batch = batch_of(2, Count::Tokens);
+    let y = poisoned(&gpu, 2 * quantize::row_words(4));
+    let x = [1.0, f32::NAN, 2.0, 3.0, f32::INFINITY, 0.0, 0.0, 0.0];
+    let buffers = quantize::Buffers { batch: &header(&gpu, &batch), x: &storage(&gpu, &x), y: &y };
+    run(&gpu, vec![Quantize { inner: 4, rows: Count::Tokens }.step(&gpu, &buffers).unwrap()], &batch);
+    for row in read(&gpu, &y).chunks_exact(quantize::row_words(4)) {
+        table.check("not finite", !row[0].is_finite(), format!("the scale is {}", row[0]));
     }
     table.finish();
 }
@@ -229,7 +282,7 @@ fn activations_hold_over_their_whole_range() {
             y: &y,
         };
         let kernel =
-            Matmul { inner: 1, outer: 1, weights: WeightFormat::F32, activation: Some(activation), residual: false, rows: Count::Tokens };
+            Matmul { inner: 1, outer: 1, operands: WeightFormat::F32.into(), activation: Some(activation), residual: false, rows: Count::Tokens };
         run(&gpu, vec![kernel.step(&gpu, &[(u32::MAX, Variant::default())], &buffers).unwrap()], &batch);
         let actual = unpad(&mut table, "padding", &read(&gpu, &y), tokens, 1);
         let expected: Vec<f64> = x.iter().map(|&x| reference::activate(Some(activation), x as f64)).collect();

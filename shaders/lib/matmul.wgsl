@@ -1,25 +1,15 @@
-// What every form of the matrix product shares: its interface, and what happens to a finished sum.
+// What every form of the matrix product shares: its interface, and what happens to a finished sum. `x` and `weight` are in operands.wgsl, or
+// with the form that reads them in its own way.
 
 override INNER4: u32;
 override OUTER4: u32;
 override RESIDUAL: bool;
 
 @group(0) @binding(0) var<uniform> batch: Header;
-@group(0) @binding(1) var<storage, read> x: array<vec4f>;          // [rows, INNER4]
-@group(0) @binding(2) var<storage, read> weight: array<Packed>;    // [4 * INNER4, OUTER4]
 @group(0) @binding(3) var<storage, read> bias: array<vec4f>;       // [OUTER4]
 @group(0) @binding(4) var<storage, read> scale: array<vec4f>;      // [4 * INNER4 / GROUP, OUTER4], read only where SCALED
 @group(0) @binding(5) var<storage, read> residual: array<vec4f>;   // [rows, OUTER4], read only where RESIDUAL
 @group(0) @binding(6) var<storage, read_write> y: array<vec4f>;    // [rows, OUTER4]
-
-// Row 4 * k + j of the weight.
-fn weight_at(k: u32, j: u32, column: u32) -> vec4f {
-    var value = unpack(weight[(4u * k + j) * OUTER4 + column]);
-    if SCALED {
-        value *= scale[k / (GROUP / 4u) * OUTER4 + column];
-    }
-    return value;
-}
 
 fn store(row: u32, last_row: u32, column: u32, sum: vec4f) {
     if row <= last_row && column < OUTER4 {

@@ -11,3 +11,12 @@ fn unpack(packed: Packed) -> vec4f {
 fn scale_of(packed: Packed) -> f32 {
     return 1.0;
 }
+
+// Of a matrix: one row of four columns.
+alias Stored = Packed;
+
+const STORED_ROWS = 4u; // that have words of their own, of four
+
+fn row_of(stored: Stored, j: u32) -> vec4f {
+    return unpack(stored);
+}

@@ -52,6 +52,6 @@ fn product(gpu: &Gpu, name: &str, inner: usize, outer: usize, peaks: &Peaks) -> 
 
 /// The kernel as a model on this adapter gets it.
 fn step(gpu: &Gpu, inner: usize, outer: usize, buffers: &Buffers) -> Result<Step> {
-    let kernel = Matmul { inner, outer, weights: WeightFormat::F32, activation: None, residual: false, rows: Count::Tokens };
+    let kernel = Matmul { inner, outer, operands: WeightFormat::F32.into(), activation: None, residual: false, rows: Count::Tokens };
     kernel.step(gpu, &Chosen::defaults(gpu).matmul(&kernel), buffers)
 }

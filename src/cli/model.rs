@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use minilm::checkpoint::{SentenceSettings, Tokenizer};
+use minilm::kernels::Operands;
 use minilm::tuning::{Table, Tuning};
-use minilm::{Builder, Checkpoint, Embedder, Encoding, Gpu, GpuOptions, Pooling, Result, Task, WeightFormat, default_model, wgpu};
+use minilm::{Arithmetic, Builder, Checkpoint, Embedder, Encoding, Gpu, GpuOptions, Pooling, Result, Task, WeightFormat, default_model, wgpu};
 
 use super::input::Item;
 
@@ -99,9 +100,8 @@ pub struct BatchArguments {
     /// Most tokens that the GPU takes at once; fewer need less memory [default: 8192]
     #[arg(long, value_name = "N")]
     pub token_budget: Option<usize>,
-    /// Keep weights on the GPU in this format: f16 halves their memory, int8 quarters it; sums are f32 in any case
-    #[arg(long, value_enum, value_name = "FORMAT", default_value = "f32")]
-    pub weights: Weights,
+    #[command(flatten)]
+    pub operands: OperandArguments,
     /// How kernels are chosen: `auto` by what was measured here (see `minilm tune`), `off` by the kind of adapter, or a table of
     /// `minilm tune --output`
     #[arg(long, value_name = "auto|off|FILE", default_value = "auto")]
@@ -109,6 +109,32 @@ pub struct BatchArguments {
     /// Most GPU memory for weights and batches together, in megabytes: batches shrink until they fit
     #[arg(long, value_name = "MB")]
     pub max_gpu_memory: Option<u64>,
+}
+
+/// What matrix products are made of.
+#[derive(Args)]
+pub struct OperandArguments {
+    /// Keep weights on the GPU in this format: f16 halves their memory, int8 quarters it; what is computed with them is f32
+    /// [default: f32, or that of --arithmetic]
+    #[arg(long, value_enum, value_name = "FORMAT", help_heading = "GPU")]
+    pub weights: Option<Numbers>,
+    /// Multiply in this format, with weights in the same: less exact, and faster where the GPU has units for it
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "f32", help_heading = "GPU")]
+    pub arithmetic: Numbers,
+}
+
+impl OperandArguments {
+    pub fn of(&self, gpu: &Gpu) -> Result<Operands> {
+        Operands::new(gpu, self.weights.map(Numbers::weights), self.arithmetic.arithmetic())
+    }
+
+    pub fn apply<T: Task>(&self, builder: Builder<T>) -> Builder<T> {
+        let builder = match self.weights {
+            Some(weights) => builder.weights(weights.weights()),
+            None => builder,
+        };
+        builder.arithmetic(self.arithmetic.arithmetic())
+    }
 }
 
 impl BatchArguments {
@@ -122,18 +148,26 @@ impl BatchArguments {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-pub enum Weights {
+pub enum Numbers {
     F32,
     F16,
     Int8,
 }
 
-impl Weights {
-    pub fn format(self) -> WeightFormat {
+impl Numbers {
+    fn weights(self) -> WeightFormat {
         match self {
             Self::F32 => WeightFormat::F32,
             Self::F16 => WeightFormat::F16,
             Self::Int8 => WeightFormat::Int8,
+        }
+    }
+
+    fn arithmetic(self) -> Arithmetic {
+        match self {
+            Self::F32 => Arithmetic::F32,
+            Self::F16 => Arithmetic::F16,
+            Self::Int8 => Arithmetic::Int8,
         }
     }
 }
@@ -205,7 +239,7 @@ impl LoadArguments {
         if !gpu.is_default() {
             builder = builder.gpu(Gpu::new(gpu.options())?);
         }
-        builder = builder.weights(batch.weights.format()).tuning(batch.tuning()?);
+        builder = batch.operands.apply(builder).tuning(batch.tuning()?);
         if let Some(megabytes) = batch.max_gpu_memory {
             builder = builder.max_gpu_memory(megabytes.saturating_mul(1_000_000));
         }

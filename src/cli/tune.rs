@@ -7,7 +7,7 @@ use minilm::kernels::Tile;
 use minilm::tuning::{Choice, Table};
 use minilm::{Checkpoint, Gpu, Result};
 
-use super::model::{GpuArguments, ModelArguments, Weights};
+use super::model::{GpuArguments, ModelArguments, OperandArguments};
 use super::output;
 
 /// Measure which form of each kernel is fastest on this adapter, at a model's shapes, and keep the choice for later starts
@@ -19,9 +19,8 @@ use super::output;
 pub struct Arguments {
     #[command(flatten)]
     model: ModelArguments,
-    /// Format of the weights to measure
-    #[arg(long, value_enum, value_name = "FORMAT", default_value = "f32", help_heading = "GPU")]
-    weights: Weights,
+    #[command(flatten)]
+    operands: OperandArguments,
     #[command(flatten)]
     gpu: GpuArguments,
     /// Write the table here, for an app to bring along, rather than to the user's cache folder
@@ -33,14 +32,14 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: Arguments) -> Result<()> {
-    let Arguments { model, weights, gpu, output, json } = arguments;
+    let Arguments { model, operands, gpu, output, json } = arguments;
     let checkpoint = Checkpoint::open(&model.open()?.path)?;
     let gpu = Gpu::new(gpu.options())?;
     let mut table = match &output {
         Some(_) => Table::of(&gpu),
         None => Table::stored(&gpu).unwrap_or_else(|| Table::of(&gpu)),
     };
-    table.measure(&gpu, &checkpoint.config, weights.format())?;
+    table.measure(&gpu, &checkpoint.config, operands.of(&gpu)?)?;
     let path = match output {
         Some(path) => table.write(&path).map(|()| path)?,
         None => table.store()?,
@@ -58,14 +57,15 @@ pub fn run(arguments: Arguments) -> Result<()> {
 }
 
 fn line(choice: &Choice) -> String {
-    let Choice { kernel, shape: [a, b], weights, up_to, variant, nanoseconds } = choice;
+    let Choice { kernel, shape: [a, b], operands, up_to, variant, nanoseconds } = choice;
     let rows = if *up_to == u32::MAX { "any number of rows".to_owned() } else { format!("up to {up_to} rows") };
     let Tile { rows: tile_rows, columns4, lanes, row_groups } = variant.tile;
     let tile = format!("{tile_rows}x{} a lane, {lanes}x{row_groups} lanes", 4 * columns4);
     let kernel = format!("{kernel:?}");
     format!(
-        "{kernel:<10} {:<12} {weights:<5?} {rows:<19} {:<17} {tile:<28} {:>9} us\n",
+        "{kernel:<10} {:<12} {:<12} {rows:<19} {:<21} {tile:<28} {:>9} us\n",
         format!("{a} x {b}"),
+        operands.to_string(),
         variant.sharing.to_string(),
         nanoseconds / 1000
     )

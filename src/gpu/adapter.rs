@@ -109,8 +109,16 @@ fn what_to_install() -> &'static str {
     }
 }
 
+/// What was opened.
+pub(super) struct Opened {
+    pub device: wgpu::Device,
+    pub queue: wgpu::Queue,
+    /// Squares of f16 numbers, of so many each way, that the adapter multiplies with f32 sums.
+    pub square: Option<u32>,
+}
+
 /// Opens the first candidate.
-pub(super) async fn open(options: GpuOptions) -> Result<(wgpu::Device, wgpu::Queue)> {
+pub(super) async fn open(options: GpuOptions) -> Result<Opened> {
     let adapters = candidates(&options).await?;
     let Some(adapter) = adapters.first() else {
         return Err(Error::Adapter { problem: format!("no GPU adapter was found: {}", what_to_install()) });
@@ -121,11 +129,40 @@ pub(super) async fn open(options: GpuOptions) -> Result<(wgpu::Device, wgpu::Que
     }
     log::info!("running on {} with driver {} {}", describe(adapter), info.driver, info.driver_info);
     let required_limits = options.limits.unwrap_or_else(|| adapter.limits());
-    let required_features = adapter.features() & (wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY);
-    let descriptor = wgpu::DeviceDescriptor { label: Some("minilm"), required_features, required_limits, ..Default::default() };
-    adapter.request_device(&descriptor).await.map_err(|error| Error::Adapter {
+    let square = square(&adapter.cooperative_matrix_properties());
+    let mut wanted = wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SHADER_F16;
+    if square.is_some() {
+        wanted |= wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+    }
+    let descriptor = wgpu::DeviceDescriptor {
+        label: Some("minilm"),
+        required_features: adapter.features() & wanted,
+        required_limits,
+        experimental_features: if square.is_some() { experimental() } else { wgpu::ExperimentalFeatures::disabled() },
+        ..Default::default()
+    };
+    let (device, queue) = adapter.request_device(&descriptor).await.map_err(|error| Error::Adapter {
         problem: format!("{} could not be opened ({error}): choose another adapter or update its driver", describe(adapter)),
-    })
+    })?;
+    Ok(Opened { device, queue, square })
+}
+
+/// The largest squares for products of f16 with f32 sums.
+fn square(offered: &[wgpu::CooperativeMatrixProperties]) -> Option<u32> {
+    use wgpu::CooperativeScalarType::{F16, F32};
+    let square = |size: u32| {
+        offered.iter().any(|p| [p.m_size, p.n_size, p.k_size] == [size; 3] && (p.ab_type, p.cr_type) == (F16, F32))
+    };
+    [16, 8].into_iter().find(|size| square(*size))
+}
+
+/// Cooperative matrices are an experiment of wgpu's, which this lets us ask for. Only products in f16 use them, and only after each form was
+/// held to its definition on the adapter.
+#[allow(unsafe_code)]
+fn experimental() -> wgpu::ExperimentalFeatures {
+    // SAFETY: what the caller acknowledges is that wgpu may have mistakes there. Our shaders take fragments only from workgroup memory, at
+    // places that their constants fix.
+    unsafe { wgpu::ExperimentalFeatures::enabled() }
 }
 
 #[cfg(test)]

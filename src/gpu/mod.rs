@@ -40,6 +40,8 @@ struct Shared {
     faults: Mutex<Vec<Fault>>,
     poller: poller::Poller,
     lost: Arc<OnceLock<String>>,
+    /// Squares of f16 numbers, of so many each way, that the adapter multiplies with f32 sums.
+    square: Option<u32>,
     /// How it was opened; nothing where the caller handed it in.
     options: Option<GpuOptions>,
     /// What took its place after it was lost.
@@ -81,22 +83,28 @@ impl Gpu {
     /// # Errors
     /// As [`Gpu::new`].
     pub async fn new_async(options: GpuOptions) -> Result<Self> {
-        let (device, queue) = adapter::open(options.clone()).await?;
+        let adapter::Opened { device, queue, square } = adapter::open(options.clone()).await?;
         let lost = Arc::new(OnceLock::new());
         let flag = lost.clone();
         device.set_device_lost_callback(move |_, message| _ = flag.set(message));
         // wgpu's own handler panics; what is not caught where it happens is logged.
         device.on_uncaptured_error(Arc::new(|error| log::error!("uncaptured GPU error: {error}")));
-        Ok(Self::with_device(device, queue, lost, Some(options)))
+        Ok(Self::with_device(device, queue, lost, square, Some(options)))
     }
 
     /// Shares an app's own device and queue. Its error handler and its callback for a lost device stay as the app has set them.
     /// What the device offers in limits is used; WebGPU's default limits suffice.
     pub fn from_device(device: wgpu::Device, queue: wgpu::Queue) -> Self {
-        Self::with_device(device, queue, Arc::default(), None)
+        Self::with_device(device, queue, Arc::default(), None, None)
     }
 
-    fn with_device(device: wgpu::Device, queue: wgpu::Queue, lost: Arc<OnceLock<String>>, options: Option<GpuOptions>) -> Self {
+    fn with_device(
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        lost: Arc<OnceLock<String>>,
+        square: Option<u32>,
+        options: Option<GpuOptions>,
+    ) -> Self {
         let (info, limits) = (device.adapter_info(), device.limits());
         let poller = poller::Poller::new(device.clone());
         Self {
@@ -111,6 +119,7 @@ impl Gpu {
                 faults: Mutex::default(),
                 poller,
                 lost,
+                square,
                 options,
                 replacement: Mutex::default(),
             }),
@@ -135,6 +144,15 @@ impl Gpu {
     /// The limits of the device.
     pub fn limits(&self) -> &wgpu::Limits {
         &self.shared.limits
+    }
+
+    /// Matrix units for f16 with f32 sums, where the device has them: the size of their squares, and the lanes of a subgroup, which
+    /// gives them work. A device that the caller handed in does not tell.
+    pub(crate) fn matrix_units(&self) -> Option<(u32, u32)> {
+        let needed = wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP | wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+        let lanes = self.info().subgroup_max_size;
+        let fixed = self.info().subgroup_min_size == lanes && lanes.is_power_of_two();
+        self.shared.square.filter(|_| fixed && self.device().features().contains(needed)).map(|size| (size, lanes))
     }
 
     /// The pipeline for this source and its constants; it is the same object at every call.

@@ -32,7 +32,7 @@ pub fn add(pass: &mut Assembler, encoded: &Encoded, weights: &MaskedWeights, top
     // Not `pass.rows`: these rows are not padded.
     let logits = pass.activations.storage("word logits", pass.capacity.selected * words)?;
     let buffers = vocabulary::Buffers { batch: &pass.inputs.header, x: &x, bias: &bias, logits: &logits };
-    let kernel = Vocabulary { width: embedding, vocabulary: words, weights: pass.upload.format };
+    let kernel = Vocabulary { width: embedding, vocabulary: words, weights: pass.upload.format() };
     pass.steps.extend(kernel.steps(pass.gpu, own_table.as_deref().unwrap_or(&encoded.word), &buffers)?);
 
     let kernel = TopK { vocabulary: words, top };

@@ -1,7 +1,10 @@
 //! Matrix product with bias, activation and residual in its epilogue.
 
-use super::check::{Check, noise, rows, samples, words};
-use super::{Sharing, Tile, Variant, WeightFormat, activation_code, lib, padded, rows_code, unroll};
+use half::f16;
+
+use super::check::{Check, noise, rows, samples, wide, words};
+use super::quantize::quantized;
+use super::{Arithmetic, Operands, Sharing, Tile, Variant, WeightFormat, activation_code, lib, padded, rows_code, unroll};
 use crate::checkpoint::Activation;
 use crate::error::Result;
 use crate::gpu::{Amount, Cost, Count, Form, Gpu, Grid, Source, Step};
@@ -12,8 +15,8 @@ use crate::reference::activate;
 pub struct Matmul {
     pub inner: usize,
     pub outer: usize,
-    /// How numbers of the weight are stored. Products and sums are f32.
-    pub weights: WeightFormat,
+    /// How numbers of the weight are stored, and what they are multiplied with. Sums are f32.
+    pub operands: Operands,
     pub activation: Option<Activation>,
     pub residual: bool,
     /// What the rows are: tokens, texts or selected tokens.
@@ -24,9 +27,9 @@ pub struct Matmul {
 pub struct Buffers<'a> {
     /// The batch's uniform.
     pub batch: &'a wgpu::Buffer,
-    /// `[rows, inner]`
+    /// `[rows, inner]`; for [`Arithmetic::Int8`] what [`Quantize`](super::quantize::Quantize) makes of that
     pub x: &'a wgpu::Buffer,
-    /// `[inner, outer]`: torch's `[outer, inner]` transposed, in the format that the kernel is made for
+    /// `[inner, outer]`: torch's `[outer, inner]` transposed, in the format that the kernel is made for, see [`WeightFormat::pack_rows`]
     pub weight: &'a wgpu::Buffer,
     /// `[inner / GROUP, outer]`, rounded up, just where [`WeightFormat::is_scaled`]: each number of the weight counts times the scale of its
     /// [`GROUP`](WeightFormat::GROUP)
@@ -39,27 +42,40 @@ pub struct Buffers<'a> {
     pub y: &'a wgpu::Buffer,
 }
 
-/// How deep a block in workgroup memory is, in fours: with the largest tile, 16 KB, what every adapter has, suffice.
-const DEPTH4: u32 = 4;
+/// Vectors of four that blocks in workgroup memory may have: 16 KB, what every adapter has.
+const STAGED: u32 = 1024;
 
-/// Rows of a check: one more than the largest tile has.
+/// How deep a block in workgroup memory is, in fours: as deep as there is room for, up to 64 numbers, so that many loads are under way at once.
+fn depth4(tile: Tile) -> u32 {
+    let vectors = |depth4: u32| tile.rows * tile.row_groups * (depth4 + 1) + 4 * depth4 * tile.columns4 * tile.lanes;
+    [16, 8].into_iter().find(|depth4| vectors(*depth4) <= STAGED).unwrap_or(4)
+}
+
+/// How deep such a block is for matrix units, in their squares.
+const COOPERATIVE_DEPTH: u32 = 2;
+
+/// Rows of a check: one more than the largest tile of lanes has.
 const CHECKED_ROWS: usize = 65;
 
 impl Matmul {
     pub fn source(&self, variant: Variant) -> Source {
         let Variant { sharing, tile: Tile { rows, columns4, lanes, row_groups } } = variant;
-        let sizes =
-            [("ROWS", rows), ("COLUMNS4", columns4), ("LANES", lanes), ("ROW_GROUPS", row_groups), ("GROUP", WeightFormat::GROUP as u32)];
+        let mut sizes =
+            vec![("ROWS", rows), ("COLUMNS4", columns4), ("LANES", lanes), ("ROW_GROUPS", row_groups), ("GROUP", WeightFormat::GROUP as u32)];
         // Each lane loads all rows of the tile, or, where the workgroup is one subgroup, some that it hands to the others.
         let (loads, stride, own_row) = match sharing {
             Sharing::Subgroup(size) => (rows.div_ceil(size), size, "lane.x"),
             _ => (rows, 1, "0u"),
         };
-        let (body, more) = match sharing {
-            Sharing::Workgroup => (include_str!("../../shaders/matmul_staged.wgsl"), vec![("DEPTH4", DEPTH4)]),
+        let (body, more) = match (sharing, self.operands.arithmetic) {
+            (Sharing::Workgroup, _) => (include_str!("../../shaders/matmul_staged.wgsl"), vec![("DEPTH4", depth4(variant.tile))]),
+            (Sharing::Cooperative { size, subgroup }, _) => {
+                (include_str!("../../shaders/matmul_cooperative.wgsl"), vec![("SIZE", size), ("SUBGROUP", subgroup), ("DEPTH", COOPERATIVE_DEPTH)])
+            }
+            (_, Arithmetic::Int8) => (include_str!("../../shaders/matmul_int8.wgsl"), vec![("LOADS", loads), ("LOAD_STRIDE", stride)]),
             _ => (include_str!("../../shaders/matmul.wgsl"), vec![("LOADS", loads), ("LOAD_STRIDE", stride)]),
         };
-        let sizes = [&sizes[..], &more].concat();
+        sizes.extend(more);
         let mut body = unroll(body, &sizes).replace("OWN_ROW", own_row);
         for row in 0..rows {
             let value = match sharing {
@@ -69,65 +85,116 @@ impl Matmul {
             };
             body = body.replace(&format!("ROW_{row};"), &format!("{value};"));
         }
-        let pieces = [lib::BATCH, lib::ROW_COUNT, lib::ACTIVATION, self.weights.wgsl(), lib::MATMUL, &body];
-        let constants = vec![
+        let mut pieces = vec![lib::BATCH, lib::ROW_COUNT, lib::ACTIVATION, lib::MATMUL];
+        let mut constants = vec![
             ("INNER4", (padded(self.inner) / 4) as f64),
             ("OUTER4", (padded(self.outer) / 4) as f64),
             ("ACTIVATION", activation_code(self.activation)),
             ("RESIDUAL", self.residual as u8 as f64),
             ("ROWS_ARE", rows_code(self.rows)),
         ];
-        Source::compose("matmul", &sizes, &pieces, constants)
+        match (sharing, self.operands.arithmetic) {
+            (Sharing::Cooperative { size, .. }, _) => body = body.replace("SIZExSIZE", &format!("{size}x{size}")),
+            (_, Arithmetic::Int8) => {}
+            (_, arithmetic) => {
+                pieces.extend([self.operands.weights.wgsl(), lib::OPERANDS]);
+                constants.push(("HALF", (arithmetic == Arithmetic::F16) as u8 as f64));
+            }
+        }
+        pieces.push(&body);
+        let mut source = Source::compose("matmul", &sizes, &pieces, constants);
+        if let Sharing::Cooperative { .. } = sharing {
+            source.wgsl.insert_str(0, "enable f16;\nenable wgpu_cooperative_matrix;\n");
+        }
+        source
+    }
+
+    /// The forms of this product that an adapter can have, the safest first.
+    pub fn variants(&self, gpu: &Gpu) -> Vec<Variant> {
+        let subgroup = Variant::subgroup(gpu);
+        let mut variants = self.without_matrix_units(subgroup);
+        if let (Arithmetic::F16, Some((size, subgroup))) = (self.operands.arithmetic, gpu.matrix_units()) {
+            let fits = |variant: &Variant| self.workgroup_bytes(*variant) <= gpu.limits().max_compute_workgroup_storage_size;
+            variants.extend(Variant::cooperative(size, subgroup).into_iter().filter(fits));
+        }
+        variants
+    }
+
+    pub(super) fn without_matrix_units(&self, subgroup: Option<u32>) -> Vec<Variant> {
+        let mut variants = Variant::matmuls(subgroup);
+        variants.retain(|variant| self.operands.arithmetic != Arithmetic::Int8 || variant.sharing != Sharing::Workgroup);
+        variants
     }
 
     fn cost(&self) -> Cost {
-        let Self { inner, outer, residual, rows, weights, .. } = *self;
+        let Self { inner, outer, residual, rows, operands: Operands { weights, .. }, .. } = *self;
         let operations = Amount { per_row: 2 * inner * outer, ..Amount::default() };
         let per_row = 4 * (inner + outer * (1 + usize::from(residual)));
         Cost { rows, operations, bytes: Amount { fixed: weights.bytes(inner * outer) + 4 * outer, per_row, per_pair: 0 } }
     }
 
-    fn grid(&self, tile: Tile) -> Grid {
-        let columns = (padded(self.outer) / 4) as u32;
-        Grid { x: Count::Fixed(columns.div_ceil(tile.lanes * tile.columns4)), y: self.rows, rows: tile.rows * tile.row_groups }
+    fn grid(&self, Variant { sharing, tile: Tile { rows, columns4, lanes, row_groups } }: Variant) -> Grid {
+        let (height, width4) = match sharing {
+            Sharing::Cooperative { size, .. } => (size, size / 4),
+            _ => (1, 1),
+        };
+        let columns4 = lanes * columns4 * width4;
+        let x = Count::Fixed(((padded(self.outer) / 4) as u32).div_ceil(columns4));
+        Grid { x, y: self.rows, rows: rows * row_groups * height }
+    }
+
+    /// Bytes of workgroup memory that a form on matrix units takes, as `matmul_cooperative.wgsl` lays it out.
+    fn workgroup_bytes(&self, Variant { sharing, tile }: Variant) -> u32 {
+        let Sharing::Cooperative { size, .. } = sharing else { return 0 };
+        let Tile { rows, columns4, lanes, row_groups } = tile;
+        let depth = COOPERATIVE_DEPTH * size;
+        let blocks = rows * row_groups * size * (depth + 8) + depth * (columns4 * lanes * size + 8);
+        2 * blocks + 4 * lanes * row_groups * size * size
     }
 
     pub fn form(&self, gpu: &Gpu, variant: Variant) -> Result<Form> {
-        Ok(Form { variant: variant.to_string(), pipeline: gpu.pipeline(self.source(variant))?, grid: self.grid(variant.tile) })
+        Ok(Form { variant: variant.to_string(), pipeline: gpu.pipeline(self.source(variant))?, grid: self.grid(variant) })
     }
 
     /// So many rows of numbers that look random; of the result some rows and columns are known.
     pub fn check(&self, count: usize) -> Check {
-        let (inner, outer) = (padded(self.inner), padded(self.outer));
+        let (inner, outer, Operands { weights, arithmetic }) = (padded(self.inner), padded(self.outer), self.operands);
         let size = 1.5 / (inner as f32).sqrt(); // keeps sums near 1
         let (x, mut weight) = (noise(1, count * inner), noise(2, inner * outer));
-        if !self.weights.is_scaled() {
+        if !weights.is_scaled() {
             weight.iter_mut().for_each(|value| *value *= size);
         }
         let [bias, residual] = [noise(3, outer), noise(4, count * outer)];
         let scale = |row: usize| size / (127 + row / WeightFormat::GROUP) as f32;
-        let mut packed = vec![0; inner * self.weights.words(outer)];
-        for (words, row) in packed.chunks_exact_mut(self.weights.words(outer)).zip(weight.chunks_exact(outer)) {
-            self.weights.pack(row, |_| 127.0, words);
+        let mut packed = vec![0; inner * weights.words(outer)];
+        for (words, rows) in packed.chunks_exact_mut(4 * weights.words(outer)).zip(weight.chunks_exact(4 * outer)) {
+            weights.pack_rows(rows, &vec![127.0; outer], words);
         }
         let scales: Vec<f32> = (0..inner.div_ceil(WeightFormat::GROUP) * outer).map(|at| scale(at / outer * WeightFormat::GROUP)).collect();
+        let (x, given) = match arithmetic {
+            Arithmetic::F32 => (wide(&x), words(&x)),
+            Arithmetic::F16 => (x.iter().map(|value| f16::from_f32(*value).to_f64()).collect(), words(&x)),
+            Arithmetic::Int8 => quantized(&x, inner),
+        };
 
         // In a check every row: a mistake may be in what one lane hands to others.
         let sampled_rows = if count <= CHECKED_ROWS { (0..count).collect() } else { samples(count) };
         let mut expected = Vec::new();
         for column in samples(outer) {
-            let weights: Vec<f64> = (0..inner).map(|k| self.weights.meant(weight[k * outer + column], 127.0, scale(k))).collect();
+            let weights: Vec<f64> = (0..inner).map(|k| weights.meant(weight[k * outer + column], 127.0, scale(k))).collect();
             for &row in &sampled_rows {
                 let place = row * outer + column;
-                let sum: f64 = x[row * inner..][..inner].iter().zip(&weights).map(|(x, weight)| f64::from(*x) * weight).sum();
+                let sum: f64 = x[row * inner..][..inner].iter().zip(&weights).map(|(x, weight)| x * weight).sum();
                 let added = if self.residual { f64::from(residual[place]) } else { 0.0 };
                 expected.push((place, activate(self.activation, sum + f64::from(bias[column])) + added));
             }
         }
         let batch = rows(self.rows, count);
-        let mut inputs = vec![("batch", bytemuck::cast_slice(&[batch]).to_vec()), ("x", words(&x)), ("weight", packed)];
+        let mut inputs = vec![("batch", bytemuck::cast_slice(&[batch]).to_vec()), ("x", given), ("weight", packed)];
         inputs.extend([("bias", words(&bias)), ("scale", words(&scales)), ("residual", words(&residual))]);
-        Check { batch, inputs, output: "y", written: count * outer, expected, bound: (2e-5, 1e-5) }
+        // Matrix units may cut off what they add up rather than round it.
+        let bound = if arithmetic == Arithmetic::F16 { (1e-4, 1e-4) } else { (2e-5, 1e-5) };
+        Check { batch, inputs, output: "y", written: count * outer, expected, bound }
     }
 
     /// `variants` are those for up to so many rows each, ascending.

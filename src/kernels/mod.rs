@@ -12,6 +12,7 @@ pub mod layer_norm;
 pub mod matmul;
 pub mod normalize;
 pub mod pooling;
+pub mod quantize;
 pub mod top_k;
 mod variant;
 pub mod vocabulary;
@@ -21,7 +22,7 @@ use crate::checkpoint::{Activation, Pooling};
 use crate::gpu::{Count, Source};
 
 pub use variant::{Sharing, Tile, Variant};
-pub use weights::WeightFormat;
+pub use weights::{Arithmetic, Operands, WeightFormat};
 
 /// `size` rounded up to whole `vec4`s.
 pub fn padded(size: usize) -> usize {
@@ -67,6 +68,7 @@ mod lib {
     pub const BATCH: &str = include_str!("../../shaders/lib/batch.wgsl");
     pub const LAYER_NORM: &str = include_str!("../../shaders/lib/layer_norm.wgsl");
     pub const MATMUL: &str = include_str!("../../shaders/lib/matmul.wgsl");
+    pub const OPERANDS: &str = include_str!("../../shaders/lib/operands.wgsl");
     pub const REDUCE: &str = include_str!("../../shaders/lib/reduce.wgsl");
     pub const REDUCE_SUBGROUP: &str = include_str!("../../shaders/lib/reduce_subgroup.wgsl");
     pub const ROW_COUNT: &str = include_str!("../../shaders/lib/row_count.wgsl");
@@ -103,6 +105,7 @@ pub fn all_sources() -> Vec<Source> {
         normalize::Normalize { columns: 30, stride: 32, rows: Count::Texts }.source(),
         gather::Gather { width: 30 }.source(),
         top_k::TopK { vocabulary: 50, top: 5 }.source(),
+        quantize::Quantize { inner: 30, rows: Count::Tokens }.source(),
     ];
     sources.extend(Pooling::ALL.map(|pooling| pooling::PooledRows { hidden: 30, pooling, column: 30, columns: 60 }.source()));
     sources.extend(WeightFormat::ALL.map(|weights| vocabulary::Vocabulary { width: 30, vocabulary: 50, weights }.source()));
@@ -111,12 +114,16 @@ pub fn all_sources() -> Vec<Source> {
             sources.push(layer_norm::LayerNorm { hidden: 30, epsilon: 1e-5, rows: Count::Texts }.source(variant));
             sources.extend(WeightFormat::ALL.map(|weights| embedding::Embedding { hidden: 30, epsilon: 1e-12, weights }.source(variant)));
         }
-        for (variant, weights) in Variant::matmuls(subgroup).into_iter().flat_map(|v| WeightFormat::ALL.map(|w| (v, w))) {
-            // What follows a sum is the same in every form.
-            let activations = if variant == Variant::default() { &activations[..] } else { &activations[1..2] };
-            for (activation, residual) in activations.iter().flat_map(|a| [(*a, false), (*a, true)]) {
-                let kernel = matmul::Matmul { inner: 32, outer: 48, weights, activation, residual, rows: Count::Selected };
-                sources.push(kernel.source(variant));
+        for operands in Operands::ALL {
+            let kernel = |activation, residual| matmul::Matmul { inner: 32, outer: 48, operands, activation, residual, rows: Count::Selected };
+            let mut variants = kernel(None, false).without_matrix_units(subgroup);
+            if let (Arithmetic::F16, Some(subgroup)) = (operands.arithmetic, subgroup) {
+                variants.extend([8, 16].into_iter().flat_map(|size| Variant::cooperative(size, subgroup)));
+            }
+            for variant in variants {
+                // What follows a sum is the same in every form.
+                let activations = if variant == Variant::default() { &activations[..] } else { &activations[1..2] };
+                sources.extend(activations.iter().flat_map(|a| [(*a, false), (*a, true)]).map(|(a, r)| kernel(a, r).source(variant)));
             }
         }
         for (head_dim, bias) in [8, 10, 32, 64, 128].into_iter().flat_map(|head_dim| [(head_dim, false), (head_dim, true)]) {

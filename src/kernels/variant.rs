@@ -17,9 +17,12 @@ pub enum Sharing {
     Subgroup(u32),
     /// They load it into workgroup memory together.
     Workgroup,
+    /// Subgroups of so many lanes give it to the GPU's matrix units, from workgroup memory, in squares of so many numbers.
+    Cooperative { size: u32, subgroup: u32 },
 }
 
-/// What a matrix product's lane and workgroup compute.
+/// What a matrix product's lane and workgroup compute. With [`Sharing::Cooperative`] it is a subgroup rather than a lane, and squares rather than
+/// rows and fours of columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Tile {
     /// Rows of the result that a lane computes.
@@ -65,11 +68,19 @@ impl Variant {
         let mut offered = vec![Self::default()];
         let of = |sharing: Sharing| move |tile: Tile| Self { sharing, tile };
         offered.extend([Tile::new(2, 1, 32, 2), Tile::new(4, 1, 32, 2), Tile::new(4, 2, 16, 4)].map(of(Sharing::Alone)));
-        offered.extend([Tile::new(4, 1, 16, 16), Tile::new(8, 2, 8, 8), Tile::new(8, 2, 16, 8)].map(of(Sharing::Workgroup)));
+        // The first two are for few rows: many workgroups, each of which has long stretches of the sum under way at once.
+        let staged = [Tile::new(1, 1, 4, 16), Tile::new(1, 1, 8, 16), Tile::new(4, 1, 16, 16), Tile::new(8, 2, 8, 8), Tile::new(8, 2, 16, 8)];
+        offered.extend(staged.map(of(Sharing::Workgroup)));
         if let Some(size) = subgroup {
             offered.extend([4, 8, 16, 32].map(|rows| Tile::new(rows, 1, size, 1)).map(of(Sharing::Subgroup(size))));
         }
         offered
+    }
+
+    /// The forms of a matrix product in f16 on matrix units of this size, on a device with subgroups of so many lanes.
+    pub fn cooperative(size: u32, subgroup: u32) -> Vec<Self> {
+        let tiles = [Tile::new(1, 2, 2, 1), Tile::new(2, 2, 2, 2), Tile::new(4, 2, 2, 2), Tile::new(4, 4, 2, 2)];
+        tiles.map(|tile| Self { sharing: Sharing::Cooperative { size, subgroup }, tile }).to_vec()
     }
 
     /// As [`Variant::matmuls`], of attention. It takes as many keys at a time as a subgroup has lanes; beyond sixteen the registers do
@@ -91,6 +102,7 @@ impl fmt::Display for Sharing {
             Self::Alone => write!(f, "alone"),
             Self::Subgroup(size) => write!(f, "subgroups of {size}"),
             Self::Workgroup => write!(f, "workgroup memory"),
+            Self::Cooperative { size, .. } => write!(f, "matrix units of {size}x{size}"),
         }
     }
 }
@@ -98,6 +110,9 @@ impl fmt::Display for Sharing {
 impl fmt::Display for Variant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Tile { rows, columns4, lanes, row_groups } = self.tile;
+        if let Sharing::Cooperative { .. } = self.sharing {
+            return write!(f, "{}, {rows}x{columns4} a subgroup, {lanes}x{row_groups} subgroups", self.sharing);
+        }
         write!(f, "{}, {rows}x{} outputs a lane, {lanes}x{row_groups} lanes", self.sharing, 4 * columns4)
     }
 }

@@ -1,9 +1,13 @@
-//! How weights are stored on the GPU. Whatever the format, what is computed with them is f32.
+//! How weights are stored on the GPU, and what matrix products compute with.
+
+use std::fmt;
 
 use half::f16;
 use serde::{Deserialize, Serialize};
 
 use super::padded;
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
 
 /// The format of matrices and of the table of word embeddings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -83,6 +87,21 @@ impl WeightFormat {
         (stored, meant)
     }
 
+    /// Stores four rows of a matrix, each [padded], in the words of four rows; `inverse_scale` holds what each column is multiplied with
+    /// before it is rounded to eight bits. In eight bits a word holds four rows of one column, as `dot4I8Packed` takes them; the other
+    /// formats keep row after row.
+    pub fn pack_rows(self, rows: &[f32], inverse_scale: &[f32], words: &mut [u32]) {
+        if self != Self::Int8 {
+            self.pack(rows, |_| 1.0, words);
+            return;
+        }
+        let width = rows.len() / 4;
+        for (column, word) in words.iter_mut().enumerate() {
+            let four = [0, 1, 2, 3].map(|row| rows[row * width + column]);
+            self.pack(&four, |_| inverse_scale[column], std::slice::from_mut(word));
+        }
+    }
+
     /// Stores `values`, whole groups of four, in `words`; `inverse_scale(i)` is what the value at `i` is multiplied with before it is
     /// rounded to eight bits.
     pub fn pack(self, values: &[f32], inverse_scale: impl Fn(usize) -> f32, words: &mut [u32]) {
@@ -115,6 +134,95 @@ impl WeightFormat {
     /// The scale of numbers of which `largest` is the largest magnitude, and what it is divided by: all zeros have the scale zero.
     pub fn scale(largest: f32) -> (f32, f32) {
         if largest > 0.0 { (largest / 127.0, 127.0 / largest) } else { (0.0, 0.0) }
+    }
+}
+
+/// What the encoder's matrix products multiply with. Sums over more than [`WeightFormat::GROUP`] products are f32 in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Arithmetic {
+    /// f32 activations, and weights in any format.
+    #[default]
+    F32,
+    /// Activations that are rounded to f16 before each product, weights in f16: what GPUs have matrix units for.
+    F16,
+    /// Weights in eight bits, activations in two bytes with a scale for each [`WeightFormat::GROUP`] of a row: products and sums within a group
+    /// are whole numbers, and exact.
+    Int8,
+}
+
+impl Arithmetic {
+    pub const ALL: [Self; 3] = [Self::F32, Self::F16, Self::Int8];
+
+    /// The one format of weights that it takes, or any.
+    pub fn weights(self) -> Option<WeightFormat> {
+        match self {
+            Self::F32 => None,
+            Self::F16 => Some(WeightFormat::F16),
+            Self::Int8 => Some(WeightFormat::Int8),
+        }
+    }
+}
+
+/// What a matrix product is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Operands {
+    pub weights: WeightFormat,
+    pub arithmetic: Arithmetic,
+}
+
+impl Operands {
+    /// Of options: weights are kept in the format that the arithmetic takes where nothing is said.
+    ///
+    /// # Errors
+    /// [`Error::Input`] where the two contradict one another, or the device cannot do it.
+    pub fn new(gpu: &Gpu, weights: Option<WeightFormat>, arithmetic: Arithmetic) -> Result<Self> {
+        if let (Some(given), Some(needed)) = (weights, arithmetic.weights())
+            && given != needed
+        {
+            return Err(Error::input(format!(
+                "arithmetic in {arithmetic:?} takes weights in {needed:?}, but they were asked for in {given:?}: leave one of the two out"
+            )));
+        }
+        if arithmetic == Arithmetic::F16 && gpu.computes() && !gpu.device().features().contains(wgpu::Features::SHADER_F16) {
+            return Err(Error::input(format!(
+                "`{}` has no arithmetic in f16, or the device was made without `SHADER_F16`: compute in f32, with weights in f16 to halve \
+                 their memory, or in int8",
+                gpu.info().name
+            )));
+        }
+        Ok(Self { weights: arithmetic.weights().or(weights).unwrap_or_default(), arithmetic })
+    }
+
+    pub const ALL: [Self; 5] = {
+        const fn of(weights: WeightFormat, arithmetic: Arithmetic) -> Operands {
+            Operands { weights, arithmetic }
+        }
+        [
+            of(WeightFormat::F32, Arithmetic::F32),
+            of(WeightFormat::F16, Arithmetic::F32),
+            of(WeightFormat::Int8, Arithmetic::F32),
+            of(WeightFormat::F16, Arithmetic::F16),
+            of(WeightFormat::Int8, Arithmetic::Int8),
+        ]
+    };
+}
+
+/// f32 arithmetic.
+impl From<WeightFormat> for Operands {
+    fn from(weights: WeightFormat) -> Self {
+        Self { weights, arithmetic: Arithmetic::F32 }
+    }
+}
+
+impl fmt::Display for Operands {
+    /// `f16 weights`, `int8 x int8`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.arithmetic {
+            Arithmetic::F32 => write!(f, "{} weights", format!("{:?}", self.weights).to_lowercase()),
+            Arithmetic::F16 => write!(f, "f16 x f16"),
+            Arithmetic::Int8 => write!(f, "int8 x int8"),
+        }
     }
 }
 

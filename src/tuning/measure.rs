@@ -10,7 +10,8 @@ use crate::gpu::{Count, Form, Gpu};
 use crate::kernels::attention::Attention;
 use crate::kernels::layer_norm::LayerNorm;
 use crate::kernels::matmul::Matmul;
-use crate::kernels::{Variant, WeightFormat, padded};
+use crate::kernels::{Operands, Variant, padded};
+use crate::parallel;
 
 /// Rows at which each of [`BUCKETS`] is measured; fewer in the last on software adapters, which take long.
 const ROWS: [usize; 3] = [12, 128, 1024];
@@ -26,17 +27,17 @@ pub fn shapes(config: &EncoderConfig) -> Vec<[usize; 2]> {
 }
 
 /// The fastest variant of each kernel at each shape.
-pub fn all(gpu: &Gpu, config: &EncoderConfig, weights: WeightFormat) -> Result<Vec<Choice>> {
+pub fn all(gpu: &Gpu, config: &EncoderConfig, operands: Operands) -> Result<Vec<Choice>> {
     let subgroup = Variant::subgroup(gpu);
     let mut choices = Vec::new();
     for shape in shapes(config) {
-        choices.extend(matmul(gpu, shape, weights, &Variant::matmuls(subgroup))?);
+        choices.extend(matmul(gpu, shape, operands)?);
     }
     let attention = Attention { heads: config.heads, head_dim: config.head_dim(), bias: false };
     let one = |kernel, shape, variant, seconds: f64| Choice {
         kernel,
         shape,
-        weights: WeightFormat::F32,
+        operands: Operands::default(),
         up_to: u32::MAX,
         variant,
         nanoseconds: (seconds * 1e9) as u64,
@@ -50,14 +51,16 @@ pub fn all(gpu: &Gpu, config: &EncoderConfig, weights: WeightFormat) -> Result<V
 }
 
 /// A winner for each bucket, all of them among variants that give the same bits.
-fn matmul(gpu: &Gpu, [inner, outer]: [usize; 2], weights: WeightFormat, offered: &[Variant]) -> Result<Vec<Choice>> {
-    let kernel = Matmul { inner, outer, weights, activation: None, residual: false, rows: Count::Tokens };
+fn matmul(gpu: &Gpu, [inner, outer]: [usize; 2], operands: Operands) -> Result<Vec<Choice>> {
+    let kernel = Matmul { inner, outer, operands, activation: None, residual: false, rows: Count::Tokens };
     let in_software = gpu.info().device_type == wgpu::DeviceType::Cpu;
     let rows = ROWS.map(|rows| if in_software { rows.min(ROWS_IN_SOFTWARE) } else { rows });
     let mut families: HashMap<u64, Vec<(Variant, [f64; 3])>> = HashMap::new();
     let checks = rows.map(|rows| kernel.check(rows));
-    for &variant in offered {
-        let form = kernel.form(gpu, variant)?;
+    let offered = kernel.variants(gpu).into_iter().map(|variant| Ok((variant, kernel.form(gpu, variant)?))).collect::<Result<Vec<_>>>()?;
+    // Compiled on all cores; what does not compile says so again below.
+    parallel::map(&offered, parallel::cores(), |(_, form)| _ = form.pipeline.vetted(gpu, form.grid, None));
+    for (variant, form) in offered {
         let measured = checks.iter().map(|check| tried(gpu, &form, check)).collect::<Result<Option<Vec<_>>>>()?;
         let Some(measured) = measured else { continue };
         // One digest for all sizes: the bits must agree at each.
@@ -83,7 +86,7 @@ fn matmul(gpu: &Gpu, [inner, outer]: [usize; 2], weights: WeightFormat, offered:
         Some(Choice {
             kernel: Kernel::Matmul,
             shape: [inner, outer],
-            weights,
+            operands,
             up_to: BUCKETS[bucket],
             variant,
             nanoseconds: (seconds * 1e9) as u64,

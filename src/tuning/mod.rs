@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::gpu::Gpu;
 use crate::kernels::attention::Attention;
 use crate::kernels::matmul::Matmul;
-use crate::kernels::{Sharing, Tile, Variant, WeightFormat};
+use crate::kernels::{Arithmetic, Operands, Sharing, Tile, Variant};
 
 /// Rows up to which a batch of matrix products counts as small, and as middling.
 pub const BUCKETS: [u32; 3] = [32, 256, u32::MAX];
@@ -51,7 +51,8 @@ pub struct Choice {
     pub kernel: Kernel,
     /// The shape: of a matrix product inner and outer, of attention heads and their width, of layer norm the row and 1.
     pub shape: [usize; 2],
-    pub weights: WeightFormat,
+    #[serde(flatten)]
+    pub operands: Operands,
     /// Most rows of a batch for which it counts.
     pub up_to: u32,
     pub variant: Variant,
@@ -71,19 +72,18 @@ pub enum Kernel {
 /// The choice for one model on one adapter.
 #[derive(Debug)]
 pub struct Chosen {
-    subgroup: Option<u32>,
-    software: bool,
+    gpu: Gpu,
     choices: Vec<Choice>,
 }
 
 impl Chosen {
     /// Without any measurement.
     pub fn defaults(gpu: &Gpu) -> Self {
-        Self { subgroup: Variant::subgroup(gpu), software: is_software(gpu), choices: Vec::new() }
+        Self { gpu: gpu.clone(), choices: Vec::new() }
     }
 
     /// As the caller wants it for this model.
-    pub(crate) fn new(gpu: &Gpu, config: &EncoderConfig, weights: WeightFormat, tuning: &Tuning) -> Self {
+    pub(crate) fn new(gpu: &Gpu, config: &EncoderConfig, operands: Operands, tuning: &Tuning) -> Self {
         let table = match tuning {
             Tuning::Off => None,
             Tuning::Given(table) if table.is_of(gpu) => Some(table.clone()),
@@ -94,8 +94,8 @@ impl Chosen {
             }
             Tuning::Auto if !gpu.computes() => None,
             Tuning::Auto => store::load(gpu).or_else(|| (!is_software(gpu)).then(|| Table::of(gpu))).map(|mut table| {
-                if !is_software(gpu) && table.lacks(config, weights) {
-                    match table.measure(gpu, config, weights).and_then(|()| table.store()) {
+                if !is_software(gpu) && table.lacks(config, operands) {
+                    match table.measure(gpu, config, operands).and_then(|()| table.store()) {
                         Ok(path) => log::info!("tuned for {}, kept in {}", table.describe(), path.display()),
                         Err(error) => log::warn!("{error}: kernels are chosen without it"),
                     }
@@ -107,8 +107,8 @@ impl Chosen {
     }
 
     /// What was measured for a shape, if this adapter can still do it.
-    fn measured(&self, kernel: Kernel, shape: [usize; 2], weights: WeightFormat, offered: &[Variant]) -> Vec<(u32, Variant)> {
-        let here = |choice: &&Choice| choice.kernel == kernel && choice.shape == shape && choice.weights == weights;
+    fn measured(&self, kernel: Kernel, shape: [usize; 2], operands: Operands, offered: &[Variant]) -> Vec<(u32, Variant)> {
+        let here = |choice: &&Choice| choice.kernel == kernel && choice.shape == shape && choice.operands == operands;
         let mut found: Vec<(u32, Variant)> = self.choices.iter().filter(here).map(|choice| (choice.up_to, choice.variant)).collect();
         found.retain(|(_, variant)| offered.contains(variant));
         found.sort_by_key(|(up_to, _)| *up_to);
@@ -118,14 +118,19 @@ impl Chosen {
     /// Sharing by subgroups where it is known to be fastest: on lavapipe, where each lane's load is a gather of its own, it is three
     /// times as fast.
     fn subgroups(&self) -> Option<u32> {
-        self.subgroup.filter(|size| self.software && *size <= 16)
+        Variant::subgroup(&self.gpu).filter(|size| is_software(&self.gpu) && *size <= 16)
     }
 
     /// For up to so many rows each, ascending.
     pub fn matmul(&self, kernel: &Matmul) -> Vec<(u32, Variant)> {
-        let measured = self.measured(Kernel::Matmul, [kernel.inner, kernel.outer], kernel.weights, &Variant::matmuls(self.subgroup));
+        let measured = self.measured(Kernel::Matmul, [kernel.inner, kernel.outer], kernel.operands, &kernel.variants(&self.gpu));
         if !measured.is_empty() {
             return measured;
+        }
+        if let (Arithmetic::F16, false, Some((size, subgroup))) = (kernel.operands.arithmetic, is_software(&self.gpu), self.gpu.matrix_units()) {
+            // Tiles of 64 x 64 with squares of 16: what it fits any adapter with, and a middle between few rows and many.
+            let tile = Tile::new(2, 2, 2, 2);
+            return vec![(u32::MAX, Variant { sharing: Sharing::Cooperative { size, subgroup }, tile })];
         }
         match self.subgroups() {
             Some(size) => {
@@ -147,7 +152,7 @@ impl Chosen {
     }
 
     fn one(&self, kernel: Kernel, shape: [usize; 2], offered: fn(Option<u32>) -> Vec<Variant>) -> Variant {
-        let measured = self.measured(kernel, shape, WeightFormat::F32, &offered(self.subgroup));
+        let measured = self.measured(kernel, shape, Operands::default(), &offered(Variant::subgroup(&self.gpu)));
         let default = || offered(self.subgroups()).into_iter().next_back();
         measured.first().map(|(_, variant)| *variant).or_else(default).unwrap_or_default()
     }
@@ -180,9 +185,9 @@ impl Table {
         format!("`{}` ({}) with driver `{}` by version {}", self.adapter, self.backend, self.driver, self.version)
     }
 
-    fn lacks(&self, config: &EncoderConfig, weights: WeightFormat) -> bool {
+    fn lacks(&self, config: &EncoderConfig, operands: Operands) -> bool {
         measure::shapes(config).iter().any(|shape| {
-            !self.choices.iter().any(|choice| choice.kernel == Kernel::Matmul && choice.shape == *shape && choice.weights == weights)
+            !self.choices.iter().any(|choice| choice.kernel == Kernel::Matmul && choice.shape == *shape && choice.operands == operands)
         })
     }
 
@@ -195,10 +200,10 @@ impl Table {
     ///
     /// # Errors
     /// Those of running a kernel; variants that fail are left out.
-    pub fn measure(&mut self, gpu: &Gpu, config: &EncoderConfig, weights: WeightFormat) -> Result<()> {
-        for choice in measure::all(gpu, config, weights)? {
+    pub fn measure(&mut self, gpu: &Gpu, config: &EncoderConfig, operands: impl Into<Operands>) -> Result<()> {
+        for choice in measure::all(gpu, config, operands.into())? {
             let same = |other: &Choice| {
-                (other.kernel, other.shape, other.weights, other.up_to) == (choice.kernel, choice.shape, choice.weights, choice.up_to)
+                (other.kernel, other.shape, other.operands, other.up_to) == (choice.kernel, choice.shape, choice.operands, choice.up_to)
             };
             self.choices.retain(|other| !same(other));
             self.choices.push(choice);

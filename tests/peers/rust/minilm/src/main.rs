@@ -51,7 +51,7 @@ fn product(gpu: &Gpu) -> Result<Plan> {
         residual: None,
         y: &halves(ROWS * OUTER),
     };
-    let kernel = Matmul { inner: INNER, outer: OUTER, weights: WeightFormat::F32, activation: None, residual: false, rows: Count::Tokens };
+    let kernel = Matmul { inner: INNER, outer: OUTER, operands: WeightFormat::F32.into(), activation: None, residual: false, rows: Count::Tokens };
     Ok(Plan::new(gpu, vec![kernel.step(gpu, &Chosen::defaults(gpu).matmul(&kernel), &buffers)?])?)
 }
 
