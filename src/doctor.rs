@@ -13,9 +13,9 @@ use crate::kernels::layer_norm::LayerNorm;
 use crate::kernels::matmul::Matmul;
 use crate::kernels::normalize::Normalize;
 use crate::kernels::pooling::PooledRows;
+use crate::kernels::quantize::Quantize;
 use crate::kernels::top_k::TopK;
 use crate::kernels::vocabulary::Vocabulary;
-use crate::kernels::quantize::Quantize;
 use crate::kernels::{Operands, Variant, WeightFormat};
 use crate::reference;
 use crate::tasks::features::FeatureExtractor;
@@ -103,9 +103,11 @@ fn all(gpu: &Gpu, config: &EncoderConfig) -> Vec<Candidate> {
             let (activation, residual) = (Some(config.activation), outer == hidden);
             let kernel = Matmul { inner, outer, operands, activation, residual, rows: Count::Tokens };
             let name = format!("{inner} x {outer} {operands}");
-            all.extend(kernel.variants(gpu).into_iter().map(|variant| -> Candidate {
-                ("matmul", name.clone(), kernel.form(gpu, variant), Box::new(move || kernel.check(65)))
-            }));
+            all.extend(
+                kernel.variants(gpu).into_iter().map(|variant| -> Candidate {
+                    ("matmul", name.clone(), kernel.form(gpu, variant), Box::new(move || kernel.check(65)))
+                }),
+            );
         }
     }
     for variant in Variant::attentions(subgroup) {

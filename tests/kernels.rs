@@ -16,9 +16,9 @@ use minilm::kernels::layer_norm::{self, LayerNorm};
 use minilm::kernels::matmul::{self, Matmul};
 use minilm::kernels::normalize::{self, Normalize};
 use minilm::kernels::pooling::{self, PooledRows};
+use minilm::kernels::quantize::{self, Quantize};
 use minilm::kernels::top_k::{self, TopK};
 use minilm::kernels::vocabulary::{self, Vocabulary};
-use minilm::kernels::quantize::{self, Quantize};
 use minilm::kernels::{Arithmetic, Operands, Sharing, Variant, WeightFormat, padded};
 use minilm::{reference, wgpu};
 
@@ -281,8 +281,14 @@ fn activations_hold_over_their_whole_range() {
             residual: None,
             y: &y,
         };
-        let kernel =
-            Matmul { inner: 1, outer: 1, operands: WeightFormat::F32.into(), activation: Some(activation), residual: false, rows: Count::Tokens };
+        let kernel = Matmul {
+            inner: 1,
+            outer: 1,
+            operands: WeightFormat::F32.into(),
+            activation: Some(activation),
+            residual: false,
+            rows: Count::Tokens,
+        };
         run(&gpu, vec![kernel.step(&gpu, &[(u32::MAX, Variant::default())], &buffers).unwrap()], &batch);
         let actual = unpad(&mut table, "padding", &read(&gpu, &y), tokens, 1);
         let expected: Vec<f64> = x.iter().map(|&x| reference::activate(Some(activation), x as f64)).collect();

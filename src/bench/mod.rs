@@ -16,6 +16,7 @@ use std::time::Instant;
 use crate::batch::{Bounds, Sequence};
 use crate::error::Result;
 use crate::gpu::Gpu;
+use crate::kernels::Operands;
 use crate::tasks::embedder::Embedder;
 use crate::{AdapterSummary, Checkpoint, Pooling};
 
@@ -31,6 +32,9 @@ pub struct Options {
     pub model: Option<PathBuf>,
     pub shapes: Vec<Shape>,
     pub workloads: Vec<Workload>,
+    /// What the encoder's matrix products are made of: see [`Builder::weights`](crate::Builder::weights) and
+    /// [`Builder::arithmetic`](crate::Builder::arithmetic).
+    pub operands: Operands,
     /// W5: the matrix product alone, at the shapes of each model.
     pub products: bool,
     /// Runs of each workload, of which the median counts; fewer where they take long.
@@ -41,7 +45,15 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { model: None, shapes: Shape::ALL.to_vec(), workloads: Workload::all(), products: true, runs: 10, patience: 20.0 }
+        Self {
+            model: None,
+            shapes: Shape::ALL.to_vec(),
+            workloads: Workload::all(),
+            operands: Operands::default(),
+            products: true,
+            runs: 10,
+            patience: 20.0,
+        }
     }
 }
 
@@ -52,7 +64,7 @@ impl Default for Options {
 pub fn run(gpu: &Gpu, options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Report> {
     progress("what the adapter can do at most");
     let peaks = Peaks::measure(gpu)?;
-    let mut report = Report::new(gpu, peaks);
+    let mut report = Report::new(gpu, options.operands, peaks);
     match &options.model {
         Some(folder) => {
             let name = folder.file_name().map_or_else(|| folder.display().to_string(), |name| name.to_string_lossy().into_owned());
@@ -75,7 +87,9 @@ fn measure(gpu: &Gpu, name: &str, folder: &Path, options: &Options, peaks: &Peak
     drop(Checkpoint::open(folder)?);
     let file = begin.elapsed().as_secs_f64();
     let (begin, pipelines_before) = (Instant::now(), gpu.pipeline_seconds());
-    let embedder = Embedder::builder().gpu(gpu.clone()).pooling(Pooling::Mean).normalize(true).from_dir(folder)?;
+    let Operands { weights, arithmetic } = options.operands;
+    let builder = Embedder::builder().gpu(gpu.clone()).pooling(Pooling::Mean).normalize(true);
+    let embedder = builder.weights(weights).arithmetic(arithmetic).from_dir(folder)?;
     let load = begin.elapsed().as_secs_f64();
     let pipelines = gpu.pipeline_seconds() - pipelines_before;
     let begin = Instant::now();
@@ -124,7 +138,7 @@ fn measure(gpu: &Gpu, name: &str, folder: &Path, options: &Options, peaks: &Peak
     report.compare();
     if options.products {
         progress(&format!("{name}: W5 (the matrix product alone)"));
-        report.products = products::measure(gpu, config, peaks)?;
+        report.products = products::measure(gpu, config, options.operands, peaks)?;
     }
     Ok(report)
 }

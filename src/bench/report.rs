@@ -8,6 +8,7 @@ use super::peaks::Peaks;
 use super::workloads::Workload;
 use crate::checkpoint::EncoderConfig;
 use crate::gpu::Gpu;
+use crate::kernels::Operands;
 use crate::runner::Timed;
 use crate::stats::Counters;
 
@@ -18,6 +19,9 @@ pub struct Report {
     /// In UTC.
     pub date: String,
     pub adapter: Adapter,
+    /// What matrix products were made of.
+    #[serde(default)]
+    pub operands: Operands,
     pub peaks: Peaks,
     pub models: Vec<ModelReport>,
 }
@@ -119,6 +123,9 @@ pub struct KernelReport {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ProductReport {
     pub name: String,
+    /// The form that was chosen.
+    #[serde(default)]
+    pub variant: String,
     pub rows: usize,
     pub inner: usize,
     pub outer: usize,
@@ -137,9 +144,9 @@ pub(super) fn operations(config: &EncoderConfig, lengths: &[usize]) -> f64 {
 }
 
 impl Report {
-    pub(super) fn new(gpu: &Gpu, peaks: Peaks) -> Self {
+    pub(super) fn new(gpu: &Gpu, operands: Operands, peaks: Peaks) -> Self {
         let date = jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M").to_string();
-        Self { version: env!("CARGO_PKG_VERSION").to_owned(), date, adapter: super::adapter(gpu), peaks, models: Vec::new() }
+        Self { version: env!("CARGO_PKG_VERSION").to_owned(), date, adapter: super::adapter(gpu), operands, peaks, models: Vec::new() }
     }
 
     /// Ratios of this report's speed to an earlier one's, by model and workload: above 1 it has become faster.

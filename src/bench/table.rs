@@ -3,15 +3,19 @@
 use std::fmt;
 
 use super::report::{ColdStart, ModelReport, Ratio, Report};
+use crate::kernels::Operands;
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { version, date, adapter, peaks, models } = self;
+        let Self { version, date, adapter, operands, peaks, models } = self;
         let kind = if adapter.software { ", software" } else { "" };
         writeln!(f, "minilm {version}, {date} UTC")?;
         writeln!(f, "{} ({}{kind}), driver {}", adapter.name, adapter.backend, adapter.driver)?;
         let (bandwidth, operations) = (peaks.bytes_per_second / 1e9, peaks.operations_per_second / 1e9);
         writeln!(f, "measured limits: {bandwidth:.1} GB/s through memory, {operations:.0} GFLOP/s in registers")?;
+        if *operands != Operands::default() {
+            writeln!(f, "matrix products with {operands}; the limit is that of f32")?;
+        }
         for model in models {
             write!(f, "\n{model}")?;
         }
@@ -40,18 +44,19 @@ impl fmt::Display for ModelReport {
             self.fmt_workloads(f)?;
         }
         if !self.products.is_empty() {
-            writeln!(f, "  W5, matmul alone                        ms   GFLOP/s      GB/s   of the limit")?;
+            writeln!(f, "  W5, matmul alone                        ms   GFLOP/s      GB/s   of the limit   form")?;
         }
         for p in &self.products {
             writeln!(
                 f,
-                "  {:<8} {:<24} {:>7.3} {:>9.1} {:>9.1} {:>13.0}%",
+                "  {:<8} {:<24} {:>7.3} {:>9.1} {:>9.1} {:>13.0}%   {}",
                 p.name,
                 format!("[{} x {}] x [{} x {}]", p.rows, p.inner, p.inner, p.outer),
                 p.seconds * 1e3,
                 p.operations / p.seconds / 1e9,
                 p.bytes / p.seconds / 1e9,
-                p.share_of_peak * 100.0
+                p.share_of_peak * 100.0,
+                p.variant
             )?;
         }
         if !self.kernels.is_empty() {

@@ -8,7 +8,7 @@ use indicatif::ProgressBar;
 use minilm::bench::{self, Options, Report, Shape, Workload};
 use minilm::{Error, Gpu, Result};
 
-use super::model::GpuArguments;
+use super::model::{GpuArguments, OperandArguments};
 use super::output;
 
 /// Measure how fast a model runs here, kernel by kernel, and what this adapter can do at most
@@ -32,6 +32,8 @@ pub struct Arguments {
     #[arg(long)]
     quick: bool,
     #[command(flatten)]
+    operands: OperandArguments,
+    #[command(flatten)]
     gpu: GpuArguments,
     /// Print JSON
     #[arg(long)]
@@ -42,9 +44,10 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: Arguments) -> Result<()> {
-    let Arguments { model, workloads, runs, quick, gpu, json, compare } = arguments;
+    let Arguments { model, workloads, runs, quick, operands, gpu, json, compare } = arguments;
     let earlier = compare.map(read).transpose()?;
-    let mut options = Options { model, runs: runs.max(1), ..Options::default() };
+    let gpu = Gpu::new(gpu.options())?;
+    let mut options = Options { model, runs: runs.max(1), operands: operands.of(&gpu)?, ..Options::default() };
     if quick {
         options = Options { shapes: vec![Shape::ALL[0]], runs: 3, patience: 2.0, ..options };
         options.workloads.truncate(3);
@@ -55,7 +58,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
 
     let bar = ProgressBar::new_spinner();
     bar.enable_steady_tick(Duration::from_millis(200));
-    let result = bench::run(&Gpu::new(gpu.options())?, &options, &mut |next| bar.set_message(next.to_owned()));
+    let result = bench::run(&gpu, &options, &mut |next| bar.set_message(next.to_owned()));
     bar.finish_and_clear();
     let report = result?;
     let mut lines = Vec::new();

@@ -6,7 +6,9 @@ use clap::{Args, ValueEnum};
 use minilm::checkpoint::{SentenceSettings, Tokenizer};
 use minilm::kernels::Operands;
 use minilm::tuning::{Table, Tuning};
-use minilm::{Arithmetic, Builder, Checkpoint, Embedder, Encoding, Gpu, GpuOptions, Pooling, Result, Task, WeightFormat, default_model, wgpu};
+use minilm::{
+    Arithmetic, Builder, Checkpoint, Embedder, Encoding, Gpu, GpuOptions, Pooling, Result, Task, WeightFormat, default_model, wgpu,
+};
 
 use super::input::Item;
 

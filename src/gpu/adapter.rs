@@ -150,9 +150,7 @@ pub(super) async fn open(options: GpuOptions) -> Result<Opened> {
 /// The largest squares for products of f16 with f32 sums.
 fn square(offered: &[wgpu::CooperativeMatrixProperties]) -> Option<u32> {
     use wgpu::CooperativeScalarType::{F16, F32};
-    let square = |size: u32| {
-        offered.iter().any(|p| [p.m_size, p.n_size, p.k_size] == [size; 3] && (p.ab_type, p.cr_type) == (F16, F32))
-    };
+    let square = |size: u32| offered.iter().any(|p| [p.m_size, p.n_size, p.k_size] == [size; 3] && (p.ab_type, p.cr_type) == (F16, F32));
     [16, 8].into_iter().find(|size| square(*size))
 }
 

@@ -26,6 +26,11 @@ impl Cost {
         let rows = f64::from(self.rows.of(&batch.header));
         let lengths = batch.offsets.windows(2).map(|pair| f64::from(pair[1].token - pair[0].token));
         let pairs: f64 = lengths.map(|length| length * length).sum();
+        self.of_rows(rows, pairs)
+    }
+
+    /// Operations and bytes for so many rows and pairs.
+    pub fn of_rows(&self, rows: f64, pairs: f64) -> (f64, f64) {
         let total = |amount: Amount| amount.fixed as f64 + amount.per_row as f64 * rows + amount.per_pair as f64 * pairs;
         (total(self.operations), total(self.bytes))
     }

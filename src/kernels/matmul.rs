@@ -60,8 +60,13 @@ const CHECKED_ROWS: usize = 65;
 impl Matmul {
     pub fn source(&self, variant: Variant) -> Source {
         let Variant { sharing, tile: Tile { rows, columns4, lanes, row_groups } } = variant;
-        let mut sizes =
-            vec![("ROWS", rows), ("COLUMNS4", columns4), ("LANES", lanes), ("ROW_GROUPS", row_groups), ("GROUP", WeightFormat::GROUP as u32)];
+        let mut sizes = vec![
+            ("ROWS", rows),
+            ("COLUMNS4", columns4),
+            ("LANES", lanes),
+            ("ROW_GROUPS", row_groups),
+            ("GROUP", WeightFormat::GROUP as u32),
+        ];
         // Each lane loads all rows of the tile, or, where the workgroup is one subgroup, some that it hands to the others.
         let (loads, stride, own_row) = match sharing {
             Sharing::Subgroup(size) => (rows.div_ceil(size), size, "lane.x"),
@@ -69,9 +74,10 @@ impl Matmul {
         };
         let (body, more) = match (sharing, self.operands.arithmetic) {
             (Sharing::Workgroup, _) => (include_str!("../../shaders/matmul_staged.wgsl"), vec![("DEPTH4", depth4(variant.tile))]),
-            (Sharing::Cooperative { size, subgroup }, _) => {
-                (include_str!("../../shaders/matmul_cooperative.wgsl"), vec![("SIZE", size), ("SUBGROUP", subgroup), ("DEPTH", COOPERATIVE_DEPTH)])
-            }
+            (Sharing::Cooperative { size, subgroup }, _) => (
+                include_str!("../../shaders/matmul_cooperative.wgsl"),
+                vec![("SIZE", size), ("SUBGROUP", subgroup), ("DEPTH", COOPERATIVE_DEPTH)],
+            ),
             (_, Arithmetic::Int8) => (include_str!("../../shaders/matmul_int8.wgsl"), vec![("LOADS", loads), ("LOAD_STRIDE", stride)]),
             _ => (include_str!("../../shaders/matmul.wgsl"), vec![("LOADS", loads), ("LOAD_STRIDE", stride)]),
         };
@@ -126,7 +132,7 @@ impl Matmul {
         variants
     }
 
-    fn cost(&self) -> Cost {
+    pub(crate) fn cost(&self) -> Cost {
         let Self { inner, outer, residual, rows, operands: Operands { weights, .. }, .. } = *self;
         let operations = Amount { per_row: 2 * inner * outer, ..Amount::default() };
         let per_row = 4 * (inner + outer * (1 + usize::from(residual)));

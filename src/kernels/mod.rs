@@ -115,7 +115,8 @@ pub fn all_sources() -> Vec<Source> {
             sources.extend(WeightFormat::ALL.map(|weights| embedding::Embedding { hidden: 30, epsilon: 1e-12, weights }.source(variant)));
         }
         for operands in Operands::ALL {
-            let kernel = |activation, residual| matmul::Matmul { inner: 32, outer: 48, operands, activation, residual, rows: Count::Selected };
+            let kernel =
+                |activation, residual| matmul::Matmul { inner: 32, outer: 48, operands, activation, residual, rows: Count::Selected };
             let mut variants = kernel(None, false).without_matrix_units(subgroup);
             if let (Arithmetic::F16, Some(subgroup)) = (operands.arithmetic, subgroup) {
                 variants.extend([8, 16].into_iter().flat_map(|size| Variant::cooperative(size, subgroup)));

@@ -69,7 +69,8 @@ impl Variant {
         let of = |sharing: Sharing| move |tile: Tile| Self { sharing, tile };
         offered.extend([Tile::new(2, 1, 32, 2), Tile::new(4, 1, 32, 2), Tile::new(4, 2, 16, 4)].map(of(Sharing::Alone)));
         // The first two are for few rows: many workgroups, each of which has long stretches of the sum under way at once.
-        let staged = [Tile::new(1, 1, 4, 16), Tile::new(1, 1, 8, 16), Tile::new(4, 1, 16, 16), Tile::new(8, 2, 8, 8), Tile::new(8, 2, 16, 8)];
+        let staged =
+            [Tile::new(1, 1, 4, 16), Tile::new(1, 1, 8, 16), Tile::new(4, 1, 16, 16), Tile::new(8, 2, 8, 8), Tile::new(8, 2, 16, 8)];
         offered.extend(staged.map(of(Sharing::Workgroup)));
         if let Some(size) = subgroup {
             offered.extend([4, 8, 16, 32].map(|rows| Tile::new(rows, 1, size, 1)).map(of(Sharing::Subgroup(size))));

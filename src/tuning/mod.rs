@@ -127,7 +127,9 @@ impl Chosen {
         if !measured.is_empty() {
             return measured;
         }
-        if let (Arithmetic::F16, false, Some((size, subgroup))) = (kernel.operands.arithmetic, is_software(&self.gpu), self.gpu.matrix_units()) {
+        if let (Arithmetic::F16, false, Some((size, subgroup))) =
+            (kernel.operands.arithmetic, is_software(&self.gpu), self.gpu.matrix_units())
+        {
             // Tiles of 64 x 64 with squares of 16: what it fits any adapter with, and a middle between few rows and many.
             let tile = Tile::new(2, 2, 2, 2);
             return vec![(u32::MAX, Variant { sharing: Sharing::Cooperative { size, subgroup }, tile })];
