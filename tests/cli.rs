@@ -374,4 +374,9 @@ fn doctor_tries_everything_and_tune_keeps_what_is_fastest() {
     // Fewer bytes of weights, nearly the same numbers.
     let (whole, half) = (floats(&tuned.stdout), floats(&embed(&["--weights", "f16"]).stdout));
     assert!(minilm::cosine(&whole, &half) > 0.9999);
+    let in_bytes = floats(&embed(&["--arithmetic", "int8"]).stdout);
+    assert!(minilm::cosine(&whole, &in_bytes) > 0.999 && in_bytes != whole);
+    let run = minilm_with(&["embed", "--arithmetic", "int8", "--weights", "f16", "a text"], "");
+    let expected = "arithmetic in int8 takes weights in int8, but they were asked for in f16: leave one of the two out";
+    assert!(run.refused().contains(expected), "{}", run.stderr);
 }

@@ -181,7 +181,7 @@ impl Operands {
             && given != needed
         {
             return Err(Error::input(format!(
-                "arithmetic in {arithmetic:?} takes weights in {needed:?}, but they were asked for in {given:?}: leave one of the two out"
+                "arithmetic in {arithmetic} takes weights in {needed}, but they were asked for in {given}: leave one of the two out"
             )));
         }
         if arithmetic == Arithmetic::F16 && gpu.computes() && !gpu.device().features().contains(wgpu::Features::SHADER_F16) {
@@ -208,6 +208,26 @@ impl Operands {
     };
 }
 
+impl fmt::Display for WeightFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Int8 => "int8",
+        })
+    }
+}
+
+impl fmt::Display for Arithmetic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Int8 => "int8",
+        })
+    }
+}
+
 /// f32 arithmetic.
 impl From<WeightFormat> for Operands {
     fn from(weights: WeightFormat) -> Self {
@@ -219,7 +239,7 @@ impl fmt::Display for Operands {
     /// `f16 weights`, `int8 x int8`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.arithmetic {
-            Arithmetic::F32 => write!(f, "{} weights", format!("{:?}", self.weights).to_lowercase()),
+            Arithmetic::F32 => write!(f, "{} weights", self.weights),
             Arithmetic::F16 => write!(f, "f16 x f16"),
             Arithmetic::Int8 => write!(f, "int8 x int8"),
         }
