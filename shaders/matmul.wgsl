@@ -8,7 +8,7 @@
 
 @compute @workgroup_size(LANES, ROW_GROUPS)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) lane: vec3u) {
-    let first_row = (group.y * ROW_GROUPS + lane.y) * ROWS;
+    let first_row = (group.y * ROW_GROUPS + ROW_GROUP_OF_LANE) * ROWS;
     let first_column = group.x * LANES * COLUMNS4 + lane.x; // in vec4; a lane's next column is LANES further
     let last_row = row_count() - 1u;
     if first_row > last_row {

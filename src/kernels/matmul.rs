@@ -68,9 +68,10 @@ impl Matmul {
             ("GROUP", WeightFormat::GROUP as u32),
         ];
         // Each lane loads all rows of the tile, or, where the workgroup is one subgroup, some that it hands to the others.
-        let (loads, stride, own_row) = match sharing {
-            Sharing::Subgroup(size) => (rows.div_ceil(size), size, "lane.x"),
-            _ => (rows, 1, "0u"),
+        // That has one group of rows, and must not seem to part ways by lanes.
+        let (loads, stride, own_row, row_group) = match sharing {
+            Sharing::Subgroup(size) => (rows.div_ceil(size), size, "lane.x", "0u"),
+            _ => (rows, 1, "0u", "lane.y"),
         };
         let (body, more) = match (sharing, self.operands.arithmetic) {
             (Sharing::Workgroup, _) => (include_str!("../../shaders/matmul_staged.wgsl"), vec![("DEPTH4", depth4(variant.tile))]),
@@ -82,7 +83,7 @@ impl Matmul {
             _ => (include_str!("../../shaders/matmul.wgsl"), vec![("LOADS", loads), ("LOAD_STRIDE", stride)]),
         };
         sizes.extend(more);
-        let mut body = unroll(body, &sizes).replace("OWN_ROW", own_row);
+        let mut body = unroll(body, &sizes).replace("OWN_ROW", own_row).replace("ROW_GROUP_OF_LANE", row_group);
         for row in 0..rows {
             let value = match sharing {
                 // A broadcast names its lane by a constant.
