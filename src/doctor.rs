@@ -66,7 +66,7 @@ impl Report {
 /// Those of opening the model. What is wrong with the adapter is in the report.
 pub fn examine(gpu: &Gpu, checkpoint: Checkpoint, progress: &mut dyn FnMut(&str)) -> Result<Report> {
     let (mut findings, config) = (Vec::new(), checkpoint.config.clone());
-    for (kernel, shape, form, check) in all(gpu, &config) {
+    for (kernel, shape, form, check) in candidates(gpu, Variant::subgroup(gpu), &config) {
         let form = form?;
         progress(&format!("{kernel} {shape} {}", form.variant));
         let outcome = check().measure(gpu, &form).map(|measured| measured.seconds).map_err(|error| error.to_string());
@@ -78,11 +78,12 @@ pub fn examine(gpu: &Gpu, checkpoint: Checkpoint, progress: &mut dyn FnMut(&str)
 }
 
 /// The kernel, its shape, a form, and how to check it: made only when it is its turn, since checks of large matrices are large.
-type Candidate = (&'static str, String, Result<Form>, Box<dyn Fn() -> Check>);
+#[doc(hidden)]
+pub type Candidate = (&'static str, String, Result<Form>, Box<dyn Fn() -> Check>);
 
-/// Every kernel in every form, at the shapes of a model and of its heads.
-fn all(gpu: &Gpu, config: &EncoderConfig) -> Vec<Candidate> {
-    let subgroup = Variant::subgroup(gpu);
+/// Every kernel in every form, at the shapes of a model and of its heads, on an adapter with subgroups of this size.
+#[doc(hidden)]
+pub fn candidates(gpu: &Gpu, subgroup: Option<u32>, config: &EncoderConfig) -> Vec<Candidate> {
     let (hidden, epsilon, vocabulary) = (config.hidden, config.layer_norm_eps, config.vocabulary);
     let mut all: Vec<Candidate> = Vec::new();
     for variant in Variant::reductions(subgroup) {
@@ -104,7 +105,7 @@ fn all(gpu: &Gpu, config: &EncoderConfig) -> Vec<Candidate> {
             let kernel = Matmul { inner, outer, operands, activation, residual, rows: Count::Tokens };
             let name = format!("{inner} x {outer} {operands}");
             all.extend(
-                kernel.variants(gpu).into_iter().map(|variant| -> Candidate {
+                kernel.variants_with(gpu, subgroup).into_iter().map(|variant| -> Candidate {
                     ("matmul", name.clone(), kernel.form(gpu, variant), Box::new(move || kernel.check(65)))
                 }),
             );

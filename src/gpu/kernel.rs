@@ -88,6 +88,11 @@ impl Pipeline {
         Ok(Self { kernel, source: source.clone(), layout, bindings, vetted: Mutex::default() })
     }
 
+    /// The WGSL and the constants that it is made of.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
     /// The compiled kernel, once it has met `check`; both are done at the first call, and other threads wait for them.
     ///
     /// # Errors

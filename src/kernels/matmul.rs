@@ -118,7 +118,11 @@ impl Matmul {
 
     /// The forms of this product that an adapter can have, the safest first.
     pub fn variants(&self, gpu: &Gpu) -> Vec<Variant> {
-        let subgroup = Variant::subgroup(gpu);
+        self.variants_with(gpu, Variant::subgroup(gpu))
+    }
+
+    /// As [`Matmul::variants`], with subgroups of this size.
+    pub(crate) fn variants_with(&self, gpu: &Gpu, subgroup: Option<u32>) -> Vec<Variant> {
         let mut variants = self.without_matrix_units(subgroup);
         if let (Arithmetic::F16, Some((size, subgroup))) = (self.operands.arithmetic, gpu.matrix_units()) {
             let fits = |variant: &Variant| self.workgroup_bytes(*variant) <= gpu.limits().max_compute_workgroup_storage_size;

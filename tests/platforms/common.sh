@@ -26,8 +26,10 @@ unpack() {
     say "Unpacking from Debian $release: $*"
     apt="$WORK/apt"
     rm -rf "$apt" && mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$apt/packages"
+    # Where this system fetches from; security updates have a place of their own.
+    case "$release" in *-security) named=grep ;; *) named="grep -v" ;; esac
     # shellcheck disable=SC2016
-    site="$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 'Origin: Debian' | grep -v security | head -n 1)"
+    site="$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 'Origin: Debian' | $named security | head -n 1)"
     echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $site $release main" >"$apt/sources.list"
     cat >"$apt/apt.conf" <<END
 Dir::State::lists "$apt/lists";
@@ -72,20 +74,21 @@ attempt() {
     counts="$(sed -n 's/^test result: [^0-9]*\([0-9]*\) passed; \([0-9]*\) failed;.*/\1 \2/p' "$log" | tr -d '\r' |
         awk '{ passed += $1; failed += $2 } END { printf "%d passed, %d failed", passed, failed }')"
     [ "$status" = passed ] || { grep -E '^(test .* FAILED|error|thread .* panicked)' "$log" >&2 || tail -n 20 "$log" >&2; failed=yes; }
-    printf '%-44s %-7s %s, %d s\n' "$name" "$status" "$counts" "$(($(date +%s) - begun))" >>"$WORK/table"
+    table="$table$(printf '%-44s %-7s %s, %d s' "$name" "$status" "$counts" "$(($(date +%s) - begun))")
+"
 }
 
 # conclude: prints the table; fails where anything failed.
 conclude() {
-    cat "$WORK/table"
+    printf '%s' "$table"
     [ -z "${failed:-}" ]
 }
 
-# prepare_wine: $wine then runs Windows programs, in a folder of its own and with Microsoft's shader compiler in place of Wine's.
+# prepare_wine FOLDER: $wine then runs Windows programs, in $WORK/FOLDER and with Microsoft's shader compiler in place of Wine's. Programs
+# in one folder share a desktop: where the first of them has no display, none has.
 prepare_wine() {
     wine="$(command -v wine || command -v wine64 || echo /usr/lib/wine/wine64)"
-    export WINEPREFIX="$WORK/wine" WINEDEBUG="${WINEDEBUG:--all}" WINEDLLOVERRIDES="mscoree,mshtml=;d3dcompiler_47=n"
+    export WINEPREFIX="$WORK/$1" WINEDEBUG="${WINEDEBUG:--all}" WINEDLLOVERRIDES="mscoree,mshtml=;d3dcompiler_47=n"
 }
 
-failed=""
-rm -f "$WORK/table"
+failed="" table=""

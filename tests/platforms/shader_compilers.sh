@@ -21,6 +21,6 @@ install_packages wine64 gcc-mingw-w64-x86-64-win32
 windows_dll kivy-deps.angle==0.5.0 d3dcompiler_47.dll
 windows_dll onnxruntime-webgpu==1.27.0 dxcompiler.dll dxil.dll
 x86_64-w64-mingw32-gcc -O1 -Wall -o "$WORK/dll/hlsl.exe" tests/platforms/hlsl.c
-prepare_wine
+prepare_wine wine
 "$wine" "$WORK/dll/hlsl.exe" dxc target/platforms/shaders
 "$wine" "$WORK/dll/hlsl.exe" fxc target/platforms/shaders
