@@ -364,7 +364,7 @@ fn embedding_equals_the_reference_whole_and_in_parts() {
 fn attention_equals_the_reference_within_each_text() {
     let gpu = gpu();
     let mut table = Table::new("attention");
-    let cases: [(usize, usize, &[usize], f32); 9] = [
+    let cases: [(usize, usize, &[usize], f32); 11] = [
         // heads, head_dim, lengths of texts, size of the scores; every second case has a bias by distance
         (1, 8, &[1], 1.0),
         (5, 16, &[31, 1, 32, 33, 2], 1.0),
@@ -375,13 +375,15 @@ fn attention_equals_the_reference_within_each_text() {
         (1, 100, &[9], 1.0),
         (2, 128, &[33, 6], 1.0),
         (1, 12, &[300], 1.0), // distances beyond the range of the bias
+        (12, 36, &[17, 16, 15, 48, 8, 96, 47], 4.0),
+        (1, 8, &[4099, 5], 1.0),
     ];
+    let mut staged = vec![None; cases.len()];
     let variants = Variant::attentions(Variant::subgroup(&gpu));
     for (variant, (i, (heads, head_dim, lengths, size))) in
         variants.into_iter().flat_map(|v| cases.into_iter().enumerate().map(move |c| (v, c)))
     {
         let case = format!("{variant} {heads} heads of {head_dim}, texts of {lengths:?}, scores x {size}");
-        let batch = batch(lengths, 10, 1, 0);
         let tokens: usize = lengths.iter().sum();
         let mut qkv = scaled(values(1, tokens * 3 * heads * head_dim), size);
         let mut bias = (i % 2 == 0).then(|| values(2, heads * (2 * RELATIVE_RANGE + 1)));
@@ -390,24 +392,38 @@ fn attention_equals_the_reference_within_each_text() {
             qkv.iter_mut().chain(bias.iter_mut().flatten()).for_each(|value| *value = (*value * 2.0).round() / 2.0);
         }
         let bias_buffer = bias.as_ref().map(|bias| storage(&gpu, bias));
-        let context = poisoned(&gpu, (tokens + CANARIES) * heads * padded(head_dim));
-        let buffers = attention::Buffers {
-            batch: &header(&gpu, &batch),
-            offsets: &storage(&gpu, &batch.offsets),
-            qkv: &storage(&gpu, &pad(&qkv, head_dim)),
-            bias: bias_buffer.as_ref(),
-            context: &context,
+        let kernel = Attention { heads, head_dim, bias: bias.is_some() };
+        let attend = |lengths: &[usize], qkv: &[f32]| {
+            let batch = batch(lengths, 10, 1, 0);
+            let context = poisoned(&gpu, (batch.ids.len() + CANARIES) * heads * padded(head_dim));
+            let buffers = attention::Buffers {
+                batch: &header(&gpu, &batch),
+                offsets: &storage(&gpu, &batch.offsets),
+                qkv: &storage(&gpu, &pad(qkv, head_dim)),
+                bias: bias_buffer.as_ref(),
+                context: &context,
+            };
+            run(&gpu, vec![kernel.step(&gpu, variant, &buffers).unwrap()], &batch);
+            read(&gpu, &context)
         };
-        run(&gpu, vec![Attention { heads, head_dim, bias: bias.is_some() }.step(&gpu, variant, &buffers).unwrap()], &batch);
+        let all = attend(lengths, &qkv);
         let expected = reference::attention(&wide(&qkv), lengths, heads, head_dim, bias.as_deref().map(wide).as_deref());
         // A row of the comparison is one head of one token.
-        let (actual, canaries) = {
-            let all = read(&gpu, &context);
-            let (written, canaries) = all.split_at(tokens * heads * padded(head_dim));
-            (unpad(&mut table, &case, written, tokens * heads, head_dim), canaries.to_vec())
-        };
+        let (written, canaries) = all.split_at(tokens * heads * padded(head_dim));
+        let actual = unpad(&mut table, &case, written, tokens * heads, head_dim);
         table.check(&case, canaries.iter().all(|value| value.is_nan()), "something was written beyond the last token");
         table.close(&case, &actual, &expected, Bound::new(2e-6 * size as f64, 2e-6));
+        // The last text, which begins anywhere, has the bits that it has alone.
+        let last = lengths[lengths.len() - 1];
+        let alone = attend(&[last], &qkv[(tokens - last) * 3 * heads * head_dim..]);
+        let written = &written[(tokens - last) * heads * padded(head_dim)..];
+        let same = written.iter().zip(&alone).all(|(a, b)| a.to_bits() == b.to_bits());
+        table.check(&case, same, "the last text alone has other bits");
+        if variant.sharing == Sharing::Workgroup {
+            let bits: Vec<u32> = all.iter().map(|value| value.to_bits()).collect();
+            let first = staged[i].get_or_insert_with(|| bits.clone());
+            table.check(&case, bits == *first, "the bits are not those of another tile");
+        }
     }
     table.finish();
 }

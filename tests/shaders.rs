@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use minilm::gpu::Source;
 use minilm::kernels::all_sources;
+use minilm::wgpu;
 use naga::back::{glsl, hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 
@@ -142,6 +143,31 @@ fn for_all(
         failures.extend(refused);
     }
     assert!(failures.is_empty(), "{extension}: {} failed\n{}", failures.len(), failures.join("\n"));
+}
+
+#[test]
+fn every_shader_keeps_to_the_limits_that_every_adapter_has() {
+    let limits = wgpu::Limits::default();
+    let mut most = 0;
+    for source in all_sources() {
+        let (module, _) = module(&source, Capabilities::all()).unwrap();
+        let bytes = |space: fn(naga::AddressSpace) -> bool| {
+            let sizes = module.global_variables.iter().filter(|(_, variable)| space(variable.space));
+            sizes.map(|(_, variable)| module.types[variable.ty].inner.size(module.to_ctx())).collect::<Vec<u32>>()
+        };
+        let shared: u32 = bytes(|space| space == naga::AddressSpace::WorkGroup).iter().map(|size| size.next_multiple_of(16)).sum();
+        let buffers = bytes(|space| matches!(space, naga::AddressSpace::Storage { .. })).len() as u32;
+        let lanes: u32 = module.entry_points[0].workgroup_size.iter().product();
+        let found = [shared, buffers, lanes];
+        let allowed = [
+            limits.max_compute_workgroup_storage_size,
+            limits.max_storage_buffers_per_shader_stage,
+            limits.max_compute_invocations_per_workgroup,
+        ];
+        assert!(found.iter().zip(allowed).all(|(found, allowed)| *found <= allowed), "{} {:?}: {found:?}", source.kernel, source.constants);
+        most = most.max(shared);
+    }
+    assert!(most > 8192, "workgroup memory was counted");
 }
 
 #[test]

@@ -9,7 +9,10 @@ use common::fixture;
 use common::golden::Golden;
 use common::gpu::gpu;
 use minilm::gpu::{Fault, GpuOptions};
-use minilm::{Embedder, Error, FillMask, Gpu, Pooling, WeightFormat, wgpu};
+use minilm::kernels::attention::Attention;
+use minilm::kernels::{Sharing, Variant};
+use minilm::tuning::{Choice, Kernel, Table};
+use minilm::{Checkpoint, Embedder, Error, FillMask, Gpu, Pooling, Tuning, WeightFormat, wgpu};
 
 const FOLDER: &str = "tiny-minilm-bert-l3-h96";
 const MASKED: &str = "families/bert-masked";
@@ -91,6 +94,41 @@ fn a_form_that_is_wrong_or_does_not_compile_gives_way_to_the_simplest() {
         let software = gpu.info().device_type == wgpu::DeviceType::Cpu;
         assert_eq!(!rejected.is_empty(), subgroups && software, "{fault:?}: {rejected:?}");
         assert!(rejected.iter().all(|rejected| rejected.kernel == fault.kernel), "{rejected:?}");
+    }
+}
+
+#[test]
+fn a_mistake_in_attention_through_workgroup_memory_is_found() {
+    let checkpoint = Checkpoint::open(fixture(FOLDER)).unwrap();
+    let expected = Embedder::builder().gpu(gpu()).from_dir(fixture(FOLDER)).unwrap().embed(&texts()).unwrap();
+    let staged: Vec<Variant> = Variant::attentions(None).into_iter().filter(|variant| variant.sharing == Sharing::Workgroup).collect();
+    let faults = [
+        ("* TILE + group.y % PARTS * QUERIES", "* TILE"),   // only the first form has parts of tiles
+        ("biased_0, is_key", "biased_0, vec4<bool>(true)"), // those beyond the text count
+        ("< vec4u(length)", "< vec4u(length - 1u)"),        // the last of it does not
+        ("min(LANES, (length - block + 3u) / 4u)", "min(LANES, (length - block) / 4u)"),
+        ("select(0u, min(LANES, HEAD_DIM4 - 0u * LANES), is_needed)", "select(0u, LANES - 1u, is_needed)"),
+        ("let shrink_1 = exp(maximum_1 - new_maximum_1)", "let shrink_1 = 1.0"),
+        ("total_0 = total_0 * shrink_0", "total_0 = total_0"),
+        ("total += parts[row_1 * LANES + i]", "total += parts[row_0 * LANES + i]"),
+        ("min(block + 4u * (i % LANES) + i / LANES, length - 1u)", "min(block + i, length - 1u)"),
+        ("if first_query + 0u < length", "if first_query < length + 1u"), // the next text's, or beyond the end
+        ("group.y / PARTS", "group.y / PARTS * 0u"),
+        ("context[context_at + 0u", "context[context_at + 1u"),
+    ];
+    for (&variant, (right, wrong)) in staged.iter().cycle().zip(faults) {
+        let kernel = Attention { heads: checkpoint.config.heads, head_dim: checkpoint.config.head_dim(), bias: false };
+        assert!(kernel.source(variant).wgsl.contains(right), "{right}");
+        let gpu = faulty(fault("attention", "var<workgroup>", right, wrong));
+        let mut table = Table::of(&gpu);
+        let (shape, weights) = ([kernel.heads, kernel.head_dim], WeightFormat::F32);
+        table.choices.push(Choice { kernel: Kernel::Attention, shape, weights, up_to: u32::MAX, variant, nanoseconds: 1 });
+        let embedder = Embedder::builder().gpu(gpu.clone()).tuning(Tuning::Given(table)).from_dir(fixture(FOLDER)).unwrap();
+        let rejected = gpu.rejected();
+        assert_eq!(rejected.len(), 1, "{variant}: {right} as {wrong}: {rejected:?}");
+        let found = embedder.embed(&texts()).unwrap();
+        let closest = found.rows().zip(expected.rows()).map(|(a, b)| minilm::cosine(a, b)).fold(1.0, f64::min);
+        assert!(closest > 0.999_999, "{variant}: {right} as {wrong}: cosine {closest}");
     }
 }
 

@@ -3,7 +3,7 @@
 struct Header {
     tokens: u32, // in the whole batch
     texts: u32,
-    tiles: u32,  // of attention: each covers up to QUERIES tokens of one text
+    tiles: u32,  // of attention: each covers up to TILE tokens of one text
     selected: u32, // rows that a head has asked for
 }
 

@@ -42,10 +42,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let factor = x[at];
     var a = factor; var b = factor + 1.0; var c = factor + 2.0; var d = factor + 3.0;
     for (var i = 0u; i < PER_LANE; i++) {
-        a = a * factor + b;
-        b = b * factor + c;
-        c = c * factor + d;
-        d = d * factor + a;
+        a = fma(a, factor, b);
+        b = fma(b, factor, c);
+        c = fma(c, factor, d);
+        d = fma(d, factor, a);
     }
     y[at] = a + b + c + d;
 }";

@@ -65,6 +65,7 @@ fn reduction(variant: Variant, hidden: usize) -> (usize, [String; 2]) {
 /// Shared pieces of WGSL.
 mod lib {
     pub const ACTIVATION: &str = include_str!("../../shaders/lib/activation.wgsl");
+    pub const ATTENTION: &str = include_str!("../../shaders/lib/attention.wgsl");
     pub const BATCH: &str = include_str!("../../shaders/lib/batch.wgsl");
     pub const LAYER_NORM: &str = include_str!("../../shaders/lib/layer_norm.wgsl");
     pub const MATMUL: &str = include_str!("../../shaders/lib/matmul.wgsl");

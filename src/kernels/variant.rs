@@ -45,7 +45,7 @@ impl Tile {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Variant {
     pub sharing: Sharing,
-    /// Of matrix products; other kernels have none.
+    /// Of matrix products, and of attention as two of them; other forms and kernels have none.
     pub tile: Tile,
 }
 
@@ -84,10 +84,12 @@ impl Variant {
         tiles.map(|tile| Self { sharing: Sharing::Cooperative { size, subgroup }, tile }).to_vec()
     }
 
-    /// As [`Variant::matmuls`], of attention. It takes as many keys at a time as a subgroup has lanes; beyond sixteen the registers do
-    /// not hold them.
+    /// As [`Variant::matmuls`], of attention. With subgroups it takes as many keys at a time as one has lanes; beyond sixteen the
+    /// registers do not hold them.
     pub fn attentions(subgroup: Option<u32>) -> Vec<Self> {
-        Self::reductions(subgroup.filter(|size| *size <= 16))
+        let of = |(rows, row_groups)| Self { sharing: Sharing::Workgroup, tile: Tile::new(rows, 1, 8, row_groups) };
+        let shared = subgroup.filter(|size| *size <= 16).map(|size| Self { sharing: Sharing::Subgroup(size), ..Self::default() });
+        [Self::default()].into_iter().chain([(2, 8), (2, 16), (4, 8)].map(of)).chain(shared).collect()
     }
 
     /// As [`Variant::matmuls`], of the kernels that add up rows.

@@ -143,7 +143,9 @@ impl Chosen {
         }
     }
 
-    /// For any number of tokens.
+    /// For any number of tokens. Where nothing was measured and subgroups are not known to be fastest, keys and values go through workgroup
+    /// memory, as other software through WebGPU does on Apple, NVIDIA and wherever there are no subgroups: alone, each lane would load
+    /// every key itself and hold a whole head's numbers in registers.
     pub fn attention(&self, kernel: &Attention) -> Variant {
         self.one(Kernel::Attention, [kernel.heads, kernel.head_dim], Variant::attentions)
     }
