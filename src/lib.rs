@@ -42,6 +42,7 @@ mod builder;
 pub mod checkpoint;
 pub mod decode;
 mod default_model;
+mod delivery;
 pub mod doctor;
 mod encoder;
 mod error;

@@ -1,8 +1,7 @@
 //! What every task shares: a model folder loaded with some head, texts made into tokens, tokens run in batches.
 
 use std::borrow::Cow;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
 use crate::assembler::{Assembler, Inputs};
@@ -12,6 +11,7 @@ use crate::checkpoint::{Checkpoint, EncoderConfig, Encoding, HeadConfig, Sentenc
 use crate::encoder::{self, Encoded, widest_row};
 use crate::error::{Error, Result};
 use crate::gpu::{Arena, Gpu, GpuOptions, Plan, Step, prepare};
+use crate::kernels::digest::Digest;
 use crate::memory::{self, MemoryPlan};
 use crate::parallel;
 use crate::pool::Pool;
@@ -98,6 +98,8 @@ struct Layout {
     steps: Vec<Step>,
     /// Bytes of weights.
     uploaded: u64,
+    /// Of the weights.
+    digest: Digest,
     memory: MemoryPlan,
 }
 
@@ -106,20 +108,19 @@ type Head = Box<dyn Fn(&Checkpoint, &mut Assembler, &Encoded) -> Result<Vec<Outp
 
 /// How a model comes onto a device: kept, since it may have to come onto another.
 struct Loader {
-    folder: PathBuf,
+    /// Its files stay open, so what is replaced in the folder meanwhile changes nothing.
+    checkpoint: Checkpoint,
     options: Options,
     needs: Needs,
     max_length: usize,
     head: Head,
+    /// Of the weights that were loaded first.
+    weights: OnceLock<Digest>,
 }
 
 /// A model on the GPU with its tokenizer. Every task has one.
 pub struct Model {
     loader: Loader,
-    config: EncoderConfig,
-    heads: HeadConfig,
-    sentence: SentenceSettings,
-    tokenizer: Tokenizer,
     runner: RwLock<Arc<Runner>>,
     /// Held while a lost device is replaced.
     recovering: Mutex<()>,
@@ -130,8 +131,11 @@ const RECOVERIES: usize = 2;
 
 impl Loader {
     /// Puts the model on a device.
-    fn load(&self, gpu: &Gpu, checkpoint: &Checkpoint) -> Result<Runner> {
-        let Self { options, needs, max_length, .. } = self;
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] when the weights are no longer those of the first time, and what is wrong with them or with the GPU.
+    fn load(&self, gpu: &Gpu) -> Result<Runner> {
+        let Self { checkpoint, options, needs, max_length, .. } = self;
         let config = &checkpoint.config;
         let capacity = capacity(gpu, config, options.token_budget, *max_length, needs.selected_row)?;
         let tuning = Chosen::new(gpu, config, options.weights, &options.tuning);
@@ -152,11 +156,12 @@ impl Loader {
             };
             let encoded = encoder::assemble(&mut pass, &tensors, needs.all_layers)?;
             let outputs = (self.head)(checkpoint, &mut pass, &encoded)?;
-            let (steps, uploaded) = (pass.steps, pass.upload.uploaded);
+            let (steps, uploaded) = (pass.steps, pass.upload.delivery.bytes);
+            let digest = pass.upload.delivery.arrive()?;
             let slots = runner::slots(&mut activations, &outputs, capacity)?;
             let (weight_bytes, activation_bytes) = (weights.bytes(), activations.bytes());
             let memory = MemoryPlan { weight_bytes, activation_bytes, token_budget: capacity.tokens };
-            Ok(Layout { inputs, outputs, slots, steps, uploaded, memory })
+            Ok(Layout { inputs, outputs, slots, steps, uploaded, digest, memory })
         };
         let what = format!("loading {}", checkpoint.path.display());
         let (capacity, memory, planned) = gpu.checked(&what, || {
@@ -182,8 +187,11 @@ impl Loader {
         std::thread::scope(|scope| {
             scope.spawn(|| prepare(gpu, &planned));
             gpu.checked(&what, || {
-                let Layout { inputs, outputs, slots, steps, uploaded, memory } = lay_out(capacity, false)?;
-                gpu.flush()?;
+                let Layout { inputs, outputs, slots, steps, uploaded, digest, memory } = lay_out(capacity, false)?;
+                if *self.weights.get_or_init(|| digest) != digest {
+                    let problem = "the weights have changed since the model was loaded: load it again";
+                    return Err(Error::checkpoint(&checkpoint.path, problem));
+                }
                 let plan = Plan::new(gpu, steps)?;
                 let runner = Runner::new(gpu.clone(), plan, inputs, outputs, slots, capacity, bounds);
                 let MemoryPlan { weight_bytes, activation_bytes, .. } = memory;
@@ -231,10 +239,9 @@ impl Model {
                 )));
             }
         };
-        let loader = Loader { folder: checkpoint.path.clone(), options, needs, max_length, head: Box::new(head) };
-        let runner = RwLock::new(Arc::new(loader.load(&gpu, &checkpoint)?));
-        let Checkpoint { config, tokenizer, sentence, heads, .. } = checkpoint;
-        Ok(Self { loader, config, heads, sentence, tokenizer, runner, recovering: Mutex::default() })
+        let loader = Loader { checkpoint, options, needs, max_length, head: Box::new(head), weights: OnceLock::new() };
+        let runner = RwLock::new(Arc::new(loader.load(&gpu)?));
+        Ok(Self { loader, runner, recovering: Mutex::default() })
     }
 
     /// What runs now.
@@ -253,12 +260,8 @@ impl Model {
             return Ok(true); // another call has seen to it
         }
         let gpu = failed.gpu().replacement()?;
-        log::warn!("the GPU device was lost ({reason}): loading {} again", self.loader.folder.display());
-        let mut checkpoint = Checkpoint::open(&self.loader.folder)?;
-        if let Some(code) = &self.loader.options.language {
-            checkpoint.choose_language(code)?;
-        }
-        let (runner, before) = (self.loader.load(&gpu, &checkpoint)?, failed.stats());
+        log::warn!("the GPU device was lost ({reason}): loading {} again", self.loader.checkpoint.path.display());
+        let (runner, before) = (self.loader.load(&gpu)?, failed.stats());
         runner.set_stats(Stats { last: before.last, total: before.total, recoveries: before.recoveries + 1, ..runner.stats() });
         *self.runner.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(runner);
         Ok(true)
@@ -278,7 +281,7 @@ impl Model {
         let threads = (bytes / BYTES_PER_THREAD).clamp(1, parallel::cores());
         let encode = |Input { text, pair }: &Input| {
             let text = if prompt.is_empty() { Cow::Borrowed(*text) } else { Cow::Owned(format!("{prompt}{text}")) };
-            self.tokenizer.encode(&text, *pair, self.loader.max_length)
+            self.tokenizer().encode(&text, *pair, self.loader.max_length)
         };
         parallel::map(inputs, threads, encode).into_iter().collect()
     }
@@ -387,22 +390,22 @@ impl Model {
 
     /// The model's shape.
     pub fn config(&self) -> &EncoderConfig {
-        &self.config
+        &self.loader.checkpoint.config
     }
 
     /// What `config.json` says about labels and scores.
     pub fn heads(&self) -> &HeadConfig {
-        &self.heads
+        &self.loader.checkpoint.heads
     }
 
     /// What sentence-transformers keeps beside the model.
     pub fn sentence(&self) -> &SentenceSettings {
-        &self.sentence
+        &self.loader.checkpoint.sentence
     }
 
     /// The model's tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
-        &self.tokenizer
+        &self.loader.checkpoint.tokenizer
     }
 
     /// The device that it runs on; after that one was lost, the next.
