@@ -60,6 +60,7 @@ pub mod reference;
 mod runner;
 mod stats;
 mod tasks;
+mod texts;
 pub mod tuning;
 mod weights;
 
@@ -74,7 +75,7 @@ pub use error::{Error, Result};
 pub use gpu::{AdapterSummary, Gpu, GpuOptions};
 pub use kernels::WeightFormat;
 pub use memory::MemoryPlan;
-pub use model::{Input, Length, Model};
+pub use model::Model;
 pub use stats::{Counters, Stats};
 pub use tasks::answerer::{Answerer, AnswererSettings};
 pub use tasks::classifier::{Classification, Classifier, ClassifierSettings};
@@ -84,6 +85,7 @@ pub use tasks::fill_mask::{FillMask, FillMaskSettings, Filled, Mask, Word};
 pub use tasks::reranker::{Ranked, Reranker};
 pub use tasks::tagger::{Sourced, Tagged, Tagger, TaggerSettings};
 pub use tasks::zero_shot::{ZeroShot, ZeroShotLabel, ZeroShotOptions, ZeroShotResult};
+pub use texts::{Input, Length};
 pub use tuning::Tuning;
 
 pub use wgpu;
