@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::gpu::check::Check;
 use crate::gpu::{Count, Form, Gpu, Grid};
 use crate::kernels::attention::Attention;
+use crate::kernels::digest::BlockDigests;
 use crate::kernels::embedding::Embedding;
 use crate::kernels::gather::Gather;
 use crate::kernels::layer_norm::LayerNorm;
@@ -145,6 +146,8 @@ pub fn candidates(gpu: &Gpu, subgroup: Option<u32>, config: &EncoderConfig) -> V
             Box::new(move || kernel.check()),
         ));
     }
+    let kernel = BlockDigests { words: vocabulary * config.embedding };
+    all.push(("digest", format!("{} words", kernel.words), single(kernel.source(), kernel.grid()), Box::new(move || kernel.check())));
     let kernel = TopK { vocabulary, top: 5.min(vocabulary) };
     all.push((
         "top_k",

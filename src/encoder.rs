@@ -97,6 +97,5 @@ pub fn assemble(pass: &mut Assembler, tensors: &EncoderWeights, all_layers: bool
         x = next;
     }
     states.push(x);
-    pass.gpu.flush()?;
     Ok(Encoded { states, word: table.parts })
 }

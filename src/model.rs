@@ -1,8 +1,7 @@
 //! What every task shares: a model folder loaded with some head, texts made into tokens, tokens run in batches.
 
 use std::borrow::Cow;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
 use crate::assembler::{Assembler, Inputs};
@@ -12,74 +11,27 @@ use crate::checkpoint::{Checkpoint, EncoderConfig, Encoding, HeadConfig, Sentenc
 use crate::encoder::{self, Encoded, widest_row};
 use crate::error::{Error, Result};
 use crate::gpu::{Arena, Gpu, GpuOptions, Plan, Step, prepare};
+use crate::kernels::digest::Digest;
 use crate::memory::{self, MemoryPlan};
-use crate::parallel;
 use crate::pool::Pool;
 use crate::runner::{self, Output, Runner, Slot, Wait};
 use crate::stats::Stats;
+use crate::texts::{BYTES_PER_TOKEN, Input, Tokens, encode_all, of_text, some, windows};
 use crate::tuning::Chosen;
 use crate::weights::Upload;
 
 /// Tokens of a batch where the caller does not say.
 const DEFAULT_TOKEN_BUDGET: usize = 8192;
 
-/// About what a token stands for.
-const BYTES_PER_TOKEN: usize = 4;
-
 /// Batches whose tokens are made at a time. Fewer than a few would often leave the last one half full; many more, and the GPU would be
 /// done with those in flight before the next are there.
 const WINDOW_BATCHES: usize = 8;
-
-/// Bytes of text that are worth a thread: it takes some 20 us to start, and these a millisecond to tokenize.
-const BYTES_PER_THREAD: usize = 4096;
 
 /// Bytes that rows of selected tokens may take.
 const SELECTED_BYTES: u64 = 16 << 20;
 
 /// Selected tokens that fit in any case, where the adapter's bindings are large enough.
 const FEWEST_SELECTED: u64 = 64;
-
-/// One text, or a pair that the model takes as one input with a separator between.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Input<'a> {
-    pub text: &'a str,
-    pub pair: Option<&'a str>,
-}
-
-impl<'a, S: AsRef<str> + ?Sized> From<&'a S> for Input<'a> {
-    fn from(text: &'a S) -> Self {
-        Self { text: text.as_ref(), pair: None }
-    }
-}
-
-impl<'a> From<(&'a str, &'a str)> for Input<'a> {
-    fn from((text, pair): (&'a str, &'a str)) -> Self {
-        Self { text, pair: Some(pair) }
-    }
-}
-
-impl Input<'_> {
-    /// What there is to tokenize; an empty text has its specials.
-    fn bytes(&self) -> usize {
-        self.text.len() + self.pair.map_or(0, str::len) + 2 * BYTES_PER_TOKEN
-    }
-}
-
-/// How many tokens a text has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Length {
-    /// All of them, specials included.
-    pub total: usize,
-    /// Those that the model saw: at most its maximum length.
-    pub used: usize,
-}
-
-impl Length {
-    /// Whether the text was cut.
-    pub fn truncated(&self) -> bool {
-        self.used < self.total
-    }
-}
 
 /// What a head needs before the encoder is laid out.
 #[derive(Clone, Copy, Debug, Default)]
@@ -98,6 +50,8 @@ struct Layout {
     steps: Vec<Step>,
     /// Bytes of weights.
     uploaded: u64,
+    /// Of the weights.
+    digest: Digest,
     memory: MemoryPlan,
 }
 
@@ -106,20 +60,19 @@ type Head = Box<dyn Fn(&Checkpoint, &mut Assembler, &Encoded) -> Result<Vec<Outp
 
 /// How a model comes onto a device: kept, since it may have to come onto another.
 struct Loader {
-    folder: PathBuf,
+    /// Its files stay open, so what is replaced in the folder meanwhile changes nothing.
+    checkpoint: Checkpoint,
     options: Options,
     needs: Needs,
     max_length: usize,
     head: Head,
+    /// Of the weights that were loaded first.
+    weights: OnceLock<Digest>,
 }
 
 /// A model on the GPU with its tokenizer. Every task has one.
 pub struct Model {
     loader: Loader,
-    config: EncoderConfig,
-    heads: HeadConfig,
-    sentence: SentenceSettings,
-    tokenizer: Tokenizer,
     runner: RwLock<Arc<Runner>>,
     /// Held while a lost device is replaced.
     recovering: Mutex<()>,
@@ -130,8 +83,11 @@ const RECOVERIES: usize = 2;
 
 impl Loader {
     /// Puts the model on a device.
-    fn load(&self, gpu: &Gpu, checkpoint: &Checkpoint) -> Result<Runner> {
-        let Self { options, needs, max_length, .. } = self;
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] when the weights are no longer those of the first time, and what is wrong with them or with the GPU.
+    fn load(&self, gpu: &Gpu) -> Result<Runner> {
+        let Self { checkpoint, options, needs, max_length, .. } = self;
         let config = &checkpoint.config;
         let capacity = capacity(gpu, config, options.token_budget, *max_length, needs.selected_row)?;
         let operands = options.operands(gpu)?;
@@ -154,11 +110,12 @@ impl Loader {
             };
             let encoded = encoder::assemble(&mut pass, &tensors, needs.all_layers)?;
             let outputs = (self.head)(checkpoint, &mut pass, &encoded)?;
-            let (steps, uploaded) = (pass.steps, pass.upload.uploaded);
+            let (steps, uploaded) = (pass.steps, pass.upload.delivery.bytes);
+            let digest = pass.upload.delivery.arrive()?;
             let slots = runner::slots(&mut activations, &outputs, capacity)?;
             let (weight_bytes, activation_bytes) = (weights.bytes(), activations.bytes());
             let memory = MemoryPlan { weight_bytes, activation_bytes, token_budget: capacity.tokens };
-            Ok(Layout { inputs, outputs, slots, steps, uploaded, memory })
+            Ok(Layout { inputs, outputs, slots, steps, uploaded, digest, memory })
         };
         let what = format!("loading {}", checkpoint.path.display());
         let (capacity, memory, planned) = gpu.checked(&what, || {
@@ -184,8 +141,11 @@ impl Loader {
         std::thread::scope(|scope| {
             scope.spawn(|| prepare(gpu, &planned));
             gpu.checked(&what, || {
-                let Layout { inputs, outputs, slots, steps, uploaded, memory } = lay_out(capacity, false)?;
-                gpu.flush()?;
+                let Layout { inputs, outputs, slots, steps, uploaded, digest, memory } = lay_out(capacity, false)?;
+                if *self.weights.get_or_init(|| digest) != digest {
+                    let problem = "the weights have changed since the model was loaded: load it again";
+                    return Err(Error::checkpoint(&checkpoint.path, problem));
+                }
                 let plan = Plan::new(gpu, steps)?;
                 let runner = Runner::new(gpu.clone(), plan, inputs, outputs, slots, capacity, bounds);
                 let MemoryPlan { weight_bytes, activation_bytes, .. } = memory;
@@ -233,10 +193,9 @@ impl Model {
                 )));
             }
         };
-        let loader = Loader { folder: checkpoint.path.clone(), options, needs, max_length, head: Box::new(head) };
-        let runner = RwLock::new(Arc::new(loader.load(&gpu, &checkpoint)?));
-        let Checkpoint { config, tokenizer, sentence, heads, .. } = checkpoint;
-        Ok(Self { loader, config, heads, sentence, tokenizer, runner, recovering: Mutex::default() })
+        let loader = Loader { checkpoint, options, needs, max_length, head: Box::new(head), weights: OnceLock::new() };
+        let runner = RwLock::new(Arc::new(loader.load(&gpu)?));
+        Ok(Self { loader, runner, recovering: Mutex::default() })
     }
 
     /// What runs now.
@@ -255,12 +214,8 @@ impl Model {
             return Ok(true); // another call has seen to it
         }
         let gpu = failed.gpu().replacement()?;
-        log::warn!("the GPU device was lost ({reason}): loading {} again", self.loader.folder.display());
-        let mut checkpoint = Checkpoint::open(&self.loader.folder)?;
-        if let Some(code) = &self.loader.options.language {
-            checkpoint.choose_language(code)?;
-        }
-        let (runner, before) = (self.loader.load(&gpu, &checkpoint)?, failed.stats());
+        log::warn!("the GPU device was lost ({reason}): loading {} again", self.loader.checkpoint.path.display());
+        let (runner, before) = (self.loader.load(&gpu)?, failed.stats());
         runner.set_stats(Stats { last: before.last, total: before.total, recoveries: before.recoveries + 1, ..runner.stats() });
         *self.runner.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(runner);
         Ok(true)
@@ -272,62 +227,85 @@ impl Model {
     /// [`Error::Input`] when the tokenizer cannot take a text: the first such text's.
     pub fn encode<'a, I: Into<Input<'a>>>(&self, inputs: impl IntoIterator<Item = I>, prompt: &str) -> Result<Vec<Encoding>> {
         let inputs: Vec<Input> = inputs.into_iter().map(Into::into).collect();
-        self.encode_inputs(&inputs, prompt)
+        encode_all(&inputs, |input| self.encode_input(input, prompt)).into_iter().collect()
     }
 
-    fn encode_inputs(&self, inputs: &[Input], prompt: &str) -> Result<Vec<Encoding>> {
-        let bytes: usize = inputs.iter().map(Input::bytes).sum();
-        let threads = (bytes / BYTES_PER_THREAD).clamp(1, parallel::cores());
-        let encode = |Input { text, pair }: &Input| {
-            let text = if prompt.is_empty() { Cow::Borrowed(*text) } else { Cow::Owned(format!("{prompt}{text}")) };
-            self.tokenizer.encode(&text, *pair, self.loader.max_length)
-        };
-        parallel::map(inputs, threads, encode).into_iter().collect()
+    /// Makes tokens of one text, as [`Model::encode`] does.
+    pub(crate) fn encode_input(&self, Input { text, pair }: &Input, prompt: &str) -> Result<Encoding> {
+        let text = if prompt.is_empty() { Cow::Borrowed(*text) } else { Cow::Owned(format!("{prompt}{text}")) };
+        self.tokenizer().encode(&text, *pair, self.loader.max_length)
     }
 
-    /// Runs texts: hands each one's rows to `take` as [`Runner::call`] does, and gives their lengths. Tokens are made of one window of
-    /// texts after another, each while the GPU runs the one before. After a lost device rows may be handed out a second time.
-    pub(crate) async fn run_texts(
+    /// Runs texts: `encode` makes tokens of each, on all cores, of one window of texts after another while the GPU runs the one before. The
+    /// rows of each sequence go to `take` as [`Runner::call`] hands them out, and what `keep` makes of each text's tokens is returned.
+    /// After a lost device rows may be handed out a second time.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for no texts, or with the number of the text that `encode` or the model cannot take.
+    pub(crate) async fn run_texts<T: Tokens, K>(
         &self,
         inputs: &[Input<'_>],
-        prompt: &str,
         wait: Wait,
+        encode: impl Fn(&Input<'_>) -> Result<T> + Sync,
+        keep: impl Fn(T) -> K,
         mut take: impl FnMut(usize, usize, &[f32]),
-    ) -> Result<Vec<Length>> {
+    ) -> Result<Vec<K>> {
         some(inputs.len())?;
-        let mut all = Vec::with_capacity(inputs.len());
         let mut attempt = 0;
         loop {
-            all.clear();
             let runner = self.runner();
-            let outcome = self.run_texts_on(&runner, inputs, prompt, wait, &mut take, &mut all).await;
+            let outcome = self.run_texts_on(&runner, inputs, wait, &encode, &keep, &mut take).await;
             if !self.recovered(&runner, &outcome, attempt)? {
-                return outcome.map(|()| all);
+                return outcome;
             }
             attempt += 1;
         }
     }
 
-    async fn run_texts_on(
+    async fn run_texts_on<T: Tokens, K>(
         &self,
         runner: &Runner,
         inputs: &[Input<'_>],
-        prompt: &str,
         wait: Wait,
+        encode: &(impl Fn(&Input<'_>) -> Result<T> + Sync),
+        keep: &impl Fn(T) -> K,
         take: &mut impl FnMut(usize, usize, &[f32]),
-        all: &mut Vec<Length>,
-    ) -> Result<()> {
+    ) -> Result<Vec<K>> {
         let mut call = runner.call(wait, take);
+        let (mut kept, mut first) = (Vec::with_capacity(inputs.len()), 0);
         for window in windows(inputs, WINDOW_BATCHES * runner.capacity().tokens * BYTES_PER_TOKEN) {
             let begin = Instant::now();
-            let encodings = self.encode_inputs(window, prompt)?;
+            let numbered = encode_all(window, encode).into_iter().zip(kept.len()..);
+            let tokens = numbered.map(|(tokens, text)| tokens.map_err(|error| of_text(text, error))).collect::<Result<Vec<T>>>()?;
             call.counters.tokenize_nanoseconds += begin.elapsed().as_nanos() as u64;
-            let (first, sequences) = (all.len(), sequences(&encodings));
+            let sequences: Vec<_> = tokens.iter().flat_map(Tokens::sequences).collect();
             self.check(first, &sequences)?;
             call.run(first, &sequences).await?;
-            all.extend(lengths(&encodings));
+            first += sequences.len();
+            kept.extend(tokens.into_iter().map(keep));
         }
-        call.finish().await
+        call.finish().await?;
+        Ok(kept)
+    }
+
+    /// As [`Model::run_texts`], for heads with one output: the values that count of each sequence's rows, row after row, and what was kept.
+    pub(crate) async fn rows_of_texts<T: Tokens, K>(
+        &self,
+        inputs: &[Input<'_>],
+        wait: Wait,
+        encode: impl Fn(&Input<'_>) -> Result<T> + Sync,
+        keep: impl Fn(T) -> K,
+    ) -> Result<(Vec<Vec<f32>>, Vec<K>)> {
+        let runner = self.runner();
+        let output = &runner.outputs()[0];
+        let mut all = Vec::with_capacity(inputs.len());
+        let take = |sequence: usize, _: usize, rows: &[f32]| {
+            // As many as there are texts or more, and in any order.
+            all.resize(all.len().max(sequence + 1), Vec::new());
+            all[sequence] = output.columns_of(rows).flatten().copied().collect();
+        };
+        let kept = self.run_texts(inputs, wait, encode, keep, take).await?;
+        Ok((all, kept))
     }
 
     /// Runs sequences after a check; see [`Runner::call`]. After a lost device rows may be handed out a second time.
@@ -389,22 +367,22 @@ impl Model {
 
     /// The model's shape.
     pub fn config(&self) -> &EncoderConfig {
-        &self.config
+        &self.loader.checkpoint.config
     }
 
     /// What `config.json` says about labels and scores.
     pub fn heads(&self) -> &HeadConfig {
-        &self.heads
+        &self.loader.checkpoint.heads
     }
 
     /// What sentence-transformers keeps beside the model.
     pub fn sentence(&self) -> &SentenceSettings {
-        &self.sentence
+        &self.loader.checkpoint.sentence
     }
 
     /// The model's tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
-        &self.tokenizer
+        &self.loader.checkpoint.tokenizer
     }
 
     /// The device that it runs on; after that one was lost, the next.
@@ -435,47 +413,6 @@ impl Model {
     }
 }
 
-/// # Errors
-/// [`Error::Input`] for no texts.
-pub(crate) fn some(texts: usize) -> Result<()> {
-    if texts == 0 { Err(Error::input("no texts were given: give at least one")) } else { Ok(()) }
-}
-
-/// Cuts `inputs` into windows of at most `bytes`, or of one text.
-fn windows<'i, 'a>(mut inputs: &'i [Input<'a>], bytes: usize) -> impl Iterator<Item = &'i [Input<'a>]> {
-    std::iter::from_fn(move || {
-        let mut sum = 0;
-        let fits = |input: &&Input| {
-            sum += input.bytes();
-            sum <= bytes
-        };
-        let (window, rest) = inputs.split_at_checked(inputs.iter().take_while(fits).count().max(1))?;
-        inputs = rest;
-        Some(window)
-    })
-}
-
-/// The sequences and lengths of encoded texts.
-pub(crate) fn sequences(encodings: &[Encoding]) -> Vec<Sequence<'_>> {
-    encodings.iter().map(Encoding::sequence).collect()
-}
-
-pub(crate) fn lengths(encodings: &[Encoding]) -> Vec<Length> {
-    encodings.iter().map(Encoding::length).collect()
-}
-
-impl Encoding {
-    /// As the model takes it.
-    pub fn sequence(&self) -> Sequence<'_> {
-        Sequence { ids: &self.ids, type_ids: &self.type_ids, selected: &[] }
-    }
-
-    /// How many tokens there were, and how many are left.
-    pub fn length(&self) -> Length {
-        Length { total: self.total_tokens, used: self.ids.len() }
-    }
-}
-
 /// What the adapter can hold in one batch, and at least one text of the maximum length.
 fn capacity(gpu: &Gpu, config: &EncoderConfig, budget: Option<usize>, max_length: usize, selected_row: usize) -> Result<Capacity> {
     let row = widest_row(config) as u64 * 4;
@@ -502,24 +439,4 @@ fn capacity(gpu: &Gpu, config: &EncoderConfig, budget: Option<usize>, max_length
         row => (SELECTED_BYTES / row).max(FEWEST_SELECTED).min(gpu.max_binding() / row).clamp(1, tokens as u64) as usize,
     };
     Ok(Capacity { tokens, texts: 0, selected }.with_tokens(tokens))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn windows_hold_every_input_once_and_no_more_than_fits() {
-        let texts: Vec<String> = (0..100).map(|i| "x".repeat(i * 37 % 200)).collect();
-        let inputs: Vec<Input> = texts.iter().map(Input::from).collect();
-        for bytes in [0, 50, 300, 1_000_000] {
-            let windows: Vec<&[Input]> = windows(&inputs, bytes).collect();
-            assert_eq!(windows.concat(), inputs);
-            let size = |window: &[Input]| window.iter().map(Input::bytes).sum::<usize>();
-            assert!(windows.iter().all(|window| window.len() == 1 || size(window) <= bytes));
-            // None could have taken the first of the next.
-            assert!(windows.windows(2).all(|pair| size(pair[0]) + pair[1][0].bytes() > bytes));
-        }
-        assert!(windows(&[], 300).next().is_none());
-    }
 }

@@ -140,6 +140,15 @@ pub fn top_k(row: &[f64], top: usize) -> (Vec<(usize, f64)>, f64) {
     (order, largest + sum.ln())
 }
 
+/// The low and the high 16 bits of the sum, modulo 2^32, over `words`, which lie at the place `first` and behind: each combined with its own
+/// high half by exclusive or, times one more than its place times 0x3c6ef372.
+pub fn digest(words: &[u32], first: usize) -> [f64; 2] {
+    let weight = |place: usize| (place as u64 * 0x3c6e_f372 + 1) % (1 << 32);
+    let term = |(place, &word): (usize, &u32)| u64::from(word ^ (word >> 16)) * weight(first + place) % (1 << 32);
+    let sum = words.iter().enumerate().map(term).sum::<u64>() % (1 << 32);
+    [(sum % (1 << 16)) as f64, (sum / (1 << 16)) as f64]
+}
+
 /// The table of a relative attention bias, `[heads, 2 * RELATIVE_RANGE + 1]` by distance, from `[buckets, heads]`.
 pub fn relative_bias(weight: &[f64], heads: usize) -> Matrix {
     let range = RELATIVE_RANGE as isize;

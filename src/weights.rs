@@ -3,6 +3,7 @@
 
 use crate::checkpoint::weights::{RELATIVE_RANGE, relative_bucket};
 use crate::checkpoint::{self, EncoderConfig, EncoderWeights, LayerWeights, Tensor};
+use crate::delivery::Delivery;
 use crate::error::{Error, Result};
 use crate::gpu::{Arena, Gpu};
 use crate::kernels::embedding::{Part, part_uniform};
@@ -40,15 +41,12 @@ pub struct Upload<'a, 'g> {
     config: &'a EncoderConfig,
     /// Of the encoder's products, and in its format of the words; everything else is small, and stays exact.
     operands: Operands,
-    /// Bytes so far.
-    pub uploaded: u64,
-    /// Those that the GPU may not have yet.
-    under_way: u64,
+    pub delivery: Delivery<'a>,
 }
 
 impl<'a, 'g> Upload<'a, 'g> {
     pub fn new(gpu: &'a Gpu, arena: &'a mut Arena<'g>, config: &'a EncoderConfig, operands: Operands) -> Self {
-        Self { gpu, arena, config, operands, uploaded: 0, under_way: 0 }
+        Self { gpu, arena, config, operands, delivery: Delivery::new(gpu) }
     }
 
     /// How the table of words is kept.
@@ -76,7 +74,7 @@ impl<'a, 'g> Upload<'a, 'g> {
             if !self.arena.is_planning() {
                 self.gpu.queue().write_buffer(&range, 0, bytemuck::cast_slice(&part_uniform(first, rows)));
             }
-            self.uploaded += size_of_val(&part_uniform(first, rows)) as u64;
+            self.delivery.bytes += size_of_val(&part_uniform(first, rows)) as u64;
             parts.push(Part { range, word: self.rows_of(word, first, rows, self.format())?, rows });
         }
         Ok(parts)
@@ -85,7 +83,7 @@ impl<'a, 'g> Upload<'a, 'g> {
     /// Query, key and value as one matrix, `[hidden, 3, heads, head_dim]`.
     pub fn qkv(&mut self, layer: &LayerWeights) -> Result<Linear> {
         let (config, context) = (self.config, self.config.heads * padded(self.config.head_dim()));
-        self.matrix(self.operands, config.hidden, 3 * context, |packed| {
+        self.matrix(layer.query.weight.name, self.operands, config.hidden, 3 * context, |packed| {
             for (part, linear) in [&layer.query, &layer.key, &layer.value].into_iter().enumerate() {
                 packed.put(linear, |outer| part * context + head_column(config, outer), |inner| inner)?;
             }
@@ -97,7 +95,8 @@ impl<'a, 'g> Upload<'a, 'g> {
     pub fn attention_output(&mut self, linear: &checkpoint::Linear) -> Result<Linear> {
         let config = self.config;
         let context = config.heads * padded(config.head_dim());
-        self.matrix(self.operands, context, config.hidden, |packed| packed.put(linear, |outer| outer, |inner| head_column(config, inner)))
+        let put = |packed: &mut Packed| packed.put(linear, |outer| outer, |inner| head_column(config, inner));
+        self.matrix(linear.weight.name, self.operands, context, config.hidden, put)
     }
 
     /// Another matrix of the encoder.
@@ -112,13 +111,13 @@ impl<'a, 'g> Upload<'a, 'g> {
 
     fn linear_as(&mut self, linear: &checkpoint::Linear, operands: Operands) -> Result<Linear> {
         let (inner, outer) = (linear.weight.columns(), linear.weight.rows());
-        self.matrix(operands, inner, outer, |packed| packed.put(linear, |outer| outer, |inner| inner))
+        self.matrix(linear.weight.name, operands, inner, outer, |packed| packed.put(linear, |outer| outer, |inner| inner))
     }
 
     /// A matrix of a head without a bias.
     pub fn head_linear_without_bias(&mut self, weight: &Tensor) -> Result<Linear> {
         let (inner, outer) = (weight.columns(), weight.rows());
-        self.matrix(Operands::default(), inner, outer, |packed| packed.put_weight(weight, |outer| outer, |inner| inner))
+        self.matrix(weight.name, Operands::default(), inner, outer, |packed| packed.put_weight(weight, |outer| outer, |inner| inner))
     }
 
     /// A vector as it is, such as a bias.
@@ -152,7 +151,7 @@ impl<'a, 'g> Upload<'a, 'g> {
         }
         let mut row = vec![0.0; padded(columns)]; // what is beyond the columns stays zero
         let mut values = Vec::new();
-        self.uploaded += self.gpu.upload(&buffer, rows, words, &mut self.under_way, |at, chunk| {
+        self.delivery.send(tensor.name, &buffer, [rows, words], |at, chunk| {
             values.resize(chunk.len() / words * columns, 0.0);
             tensor.read_rows(first + at, &mut values)?;
             check_fits(tensor, format, &values)?;
@@ -177,11 +176,18 @@ impl<'a, 'g> Upload<'a, 'g> {
         self.values(label, &values)
     }
 
-    /// The buffers of a matrix, and in them what `put` places.
-    fn matrix(&mut self, operands: Operands, inner: usize, outer: usize, put: impl FnOnce(&mut Packed) -> Result<()>) -> Result<Linear> {
+    /// The buffers of a matrix, named after one of its tensors, and in them what `put` places.
+    fn matrix(
+        &mut self,
+        name: &str,
+        operands: Operands,
+        inner: usize,
+        outer: usize,
+        put: impl FnOnce(&mut Packed) -> Result<()>,
+    ) -> Result<Linear> {
         let format = operands.weights;
         let (rows, width, words) = (padded(inner), padded(outer), format.words(outer));
-        let buffer = self.arena.storage("weight", rows * words)?;
+        let buffer = self.arena.storage(name, rows * words)?;
         let mut packed = Packed { format, outer, weight: Vec::new(), bias: vec![0.0; width] };
         let mut scales = vec![0.0; if format.is_scaled() { rows.div_ceil(WeightFormat::GROUP) * width } else { 0 }];
         if !self.arena.is_planning() {
@@ -189,7 +195,7 @@ impl<'a, 'g> Upload<'a, 'g> {
             put(&mut packed)?;
             let inverse = packed.scales(&mut scales);
             let unscaled = vec![1.0; width];
-            self.uploaded += self.gpu.upload(&buffer, rows / 4, 4 * words, &mut self.under_way, |first, chunk| {
+            self.delivery.send(name, &buffer, [rows / 4, 4 * words], |first, chunk| {
                 let fours = packed.weight.chunks_exact(4 * width).enumerate().skip(first);
                 for (words, (four, values)) in chunk.chunks_exact_mut(4 * words).zip(fours) {
                     let group = 4 * four / WeightFormat::GROUP * width;
@@ -198,8 +204,9 @@ impl<'a, 'g> Upload<'a, 'g> {
                 Ok(())
             })?;
         }
-        let scale = if format.is_scaled() { Some(self.values("scale", &scales)?) } else { None };
-        Ok(Linear { inner, outer, operands, weight: buffer, scale, bias: self.values("bias", &packed.bias)? })
+        let scale = if format.is_scaled() { Some(self.values(&format!("scales of {name}"), &scales)?) } else { None };
+        let bias = self.values(&format!("bias of {name}"), &packed.bias)?;
+        Ok(Linear { inner, outer, operands, weight: buffer, scale, bias })
     }
 
     fn values(&mut self, label: &str, values: &[f32]) -> Result<wgpu::Buffer> {
@@ -207,7 +214,7 @@ impl<'a, 'g> Upload<'a, 'g> {
         if self.arena.is_planning() {
             return Ok(buffer);
         }
-        self.uploaded += self.gpu.upload(&buffer, values.len(), 1, &mut self.under_way, |at, chunk| {
+        self.delivery.send(label, &buffer, [values.len(), 1], |at, chunk| {
             chunk.copy_from_slice(bytemuck::cast_slice(&values[at..at + chunk.len()]));
             Ok(())
         })?;

@@ -348,7 +348,7 @@ fn bench_measures_a_model() {
 fn doctor_tries_everything_and_tune_keeps_what_is_fastest() {
     let run = minilm_with(&["doctor"], "").succeeded();
     let report = run.text();
-    for kernel in ["embedding", "matmul", "attention", "layer_norm", "pooling", "normalize", "gather", "vocabulary", "top_k"] {
+    for kernel in ["embedding", "matmul", "attention", "layer_norm", "pooling", "normalize", "gather", "vocabulary", "digest", "top_k"] {
         assert!(report.lines().any(|line| line.starts_with(kernel) && line.contains("right, ")), "{kernel}: {report}");
     }
     assert!(report.contains("whole model beside f64: right") && report.contains("all of it right"), "{report}");

@@ -10,6 +10,7 @@ use minilm::checkpoint::weights::RELATIVE_RANGE;
 use minilm::checkpoint::{Activation, Pooling};
 use minilm::gpu::{Count, Gpu, Plan, Step};
 use minilm::kernels::attention::{self, Attention};
+use minilm::kernels::digest::{self, BlockDigests, Digest};
 use minilm::kernels::embedding::{self, Embedding, Part, part_uniform};
 use minilm::kernels::gather::{self, Gather};
 use minilm::kernels::layer_norm::{self, LayerNorm};
@@ -468,6 +469,41 @@ fn normalize_equals_the_reference() {
         run(&gpu, vec![step], &batch_of(rows, Count::Texts));
         let actual = unpad(&mut table, &case, &read(&gpu, &y), rows, columns);
         table.close(&case, &actual, &reference::normalize(&wide(&x), width, columns), BOUND);
+    }
+    table.finish();
+}
+
+/// On the device block by block, and on the host piece by piece.
+#[test]
+fn digests_equal_the_reference() {
+    let gpu = gpu();
+    let mut table = Table::new("digest");
+    for count in [4, 5, 1000, 16_383, 16_384, 16_385, 50_000] {
+        let words: Vec<u32> = values(7, count).iter().map(|value| value.to_bits()).collect();
+        let kernel = BlockDigests { words: count };
+        let y = poisoned(&gpu, kernel.values() + CANARIES);
+        let step = kernel.step(&gpu, &digest::Buffers { x: &storage(&gpu, &words), y: &y }).unwrap();
+        run(&gpu, vec![step], &batch_of(1, Count::Texts));
+        let found = read(&gpu, &y);
+        let (found, canaries) = found.split_at(kernel.values());
+        table.check(count, canaries.iter().all(|value| value.is_nan()), "something was written beyond the last block");
+        let blocks = words.chunks(16_384).enumerate();
+        let expected: Vec<f64> = blocks.flat_map(|(block, words)| reference::digest(words, block * 16_384)).collect();
+        table.close(count, found, &expected, Bound::absolute(0.0));
+
+        let [low, high] = reference::digest(&words, 0);
+        let (mut whole, mut pieces) = (Digest::default(), Digest::default());
+        whole.add(&words);
+        words.chunks(777).for_each(|piece| pieces.add(piece));
+        table.equal(count, &[whole.value(), pieces.value(), BlockDigests::total(found)], &[low as u32 + ((high as u32) << 16); 3]);
+        // A bit, a place and a length count.
+        let changes: [fn(&mut Vec<u32>); 3] = [|words| words[3] ^= 1 << 31, |words| words.swap(1, 2), |words| words.push(0)];
+        for change in changes {
+            let (mut other, mut digest) = (words.clone(), Digest::default());
+            change(&mut other);
+            digest.add(&other);
+            table.check(count, digest != whole, "another buffer has the same digest");
+        }
     }
     table.finish();
 }

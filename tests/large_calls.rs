@@ -4,7 +4,7 @@ mod common;
 
 use common::gpu::gpu;
 use common::{files, fixture};
-use minilm::{Embedder, Error, Sequence};
+use minilm::{Answerer, Builder, Classifier, Embedder, Error, FeatureExtractor, FillMask, Sequence, Tagger, Task};
 
 const FOLDER: &str = "tiny-minilm-bert-l3-h96";
 
@@ -35,6 +35,77 @@ fn rows_are_the_same_in_one_call_and_in_many() {
         assert_eq!(rows.as_slice(), &all.as_slice()[i * 7 * 96..][..chunk.len() * 96], "texts from {}", i * 7);
         assert_eq!(rows.lengths(), &all.lengths()[i * 7..][..chunk.len()]);
     }
+}
+
+/// A task of a small folder, whose windows hold some hundred bytes.
+fn task<T: Task>(folder: &str) -> T {
+    Builder::default().gpu(gpu()).token_budget(20).max_length(20).from_dir(fixture("families").join(folder)).unwrap()
+}
+
+/// Holds a call of all texts, and a future of it, to calls of seven, and to the same from tokens.
+fn expect_same<T: PartialEq + std::fmt::Debug>(name: &str, texts: &[String], call: impl Fn(&[String]) -> [Vec<T>; 3]) {
+    let [all, future, tokens] = call(texts);
+    assert_eq!(all.len(), texts.len(), "{name}");
+    assert!(all == future && all == tokens, "{name}: a future, or a call of tokens, gives something else");
+    for (i, chunk) in texts.chunks(7).enumerate() {
+        assert!(call(chunk)[0] == all[i * 7..][..chunk.len()], "{name}: texts from {}", i * 7);
+    }
+}
+
+#[test]
+fn every_task_gives_the_same_in_one_call_and_in_many() {
+    let texts: Vec<String> = (0..100).map(|i| (0..1 + i * 31 % 23).map(|word| format!("w{} ", (i + word * 7) % 43)).collect()).collect();
+
+    let classifier: Classifier = task("bert-sequence");
+    expect_same("classifier", &texts, |texts| {
+        let tokens = classifier.classify_encodings(&classifier.model().encode(texts, "").unwrap());
+        [classifier.classify(texts), pollster::block_on(classifier.classify_async(texts)), tokens].map(Result::unwrap)
+    });
+    assert!(classifier.model().stats().total.tokenize_nanoseconds > 0);
+
+    let extractor: FeatureExtractor = task("bert-base");
+    expect_same("features", &texts, |texts| {
+        let encodings = extractor.encode(texts).unwrap();
+        let sequences: Vec<_> = encodings.iter().map(|encoding| encoding.sequence()).collect();
+        let [all, future] = [extractor.features(texts), pollster::block_on(extractor.features_async(texts))].map(Result::unwrap);
+        assert!(all.iter().zip(&encodings).all(|(features, encoding)| features.length() == encoding.length()));
+        // Tokens do not tell what was cut.
+        let values = |all: Vec<minilm::Features>| all.iter().map(|features| features.as_slice().to_vec()).collect::<Vec<_>>();
+        [all, future, extractor.features_of_tokens(&sequences).unwrap()].map(values)
+    });
+
+    let tagger: Tagger = task("bert-token");
+    expect_same("tagger", &texts, |texts| {
+        let sourced: Vec<_> = texts.iter().map(|text| tagger.encode(text).unwrap()).collect();
+        let all = [tagger.tag(texts), pollster::block_on(tagger.tag_async(texts)), tagger.tag_encoded(texts, &sourced)];
+        all.map(Result::unwrap)
+    });
+
+    let filler: FillMask = task("bert-masked");
+    let masked: Vec<String> = texts.iter().map(|text| format!("<mask> {text} <mask>")).collect();
+    expect_same("masks", &masked, |texts| {
+        let tokens = filler.fill_encodings(&filler.model().encode(texts, "").unwrap());
+        [filler.fill(texts), pollster::block_on(filler.fill_async(texts)), tokens].map(Result::unwrap)
+    });
+    let mut one_without = masked.clone();
+    one_without[70] = "w1".into();
+    let message = filler.fill(&one_without).unwrap_err().to_string();
+    assert!(message.starts_with("text 70: it has no mask"), "{message}");
+
+    // Contexts of several windows, so that sequences are more than texts.
+    let answerer: Answerer = task("bert-span");
+    expect_same("answers", &texts, |texts| {
+        let contexts: Vec<String> = texts.iter().map(|text| text.repeat(2)).collect();
+        let pairs = || contexts.iter().map(|context| ("w1 w2", context.as_str()));
+        let windows: Vec<_> = pairs().map(|(question, context)| answerer.windows(question, context).unwrap()).collect();
+        assert!(texts.len() < 7 || windows.iter().any(|windows| windows.len() > 1));
+        let contexts: Vec<&str> = contexts.iter().map(String::as_str).collect();
+        let all =
+            [answerer.answer(pairs()), pollster::block_on(answerer.answer_async(pairs())), answerer.answer_windows(&contexts, &windows)];
+        all.map(Result::unwrap)
+    });
+    let message = answerer.answer((0..50).map(|i| (if i == 30 { " " } else { "w1" }, "w2"))).unwrap_err().to_string();
+    assert!(message.starts_with("text 30: the question is empty"), "{message}");
 }
 
 #[test]

@@ -2,23 +2,25 @@
 
 mod common;
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::files::copy;
 use common::fixture;
 use common::golden::Golden;
 use common::gpu::gpu;
-use minilm::gpu::{Fault, GpuOptions};
+use minilm::gpu::{Fault, Flip, GpuOptions, When};
 use minilm::kernels::attention::Attention;
-use minilm::kernels::{Sharing, Variant};
+use minilm::kernels::matmul::Matmul;
+use minilm::kernels::{Arithmetic, Operands, Sharing, Variant};
 use minilm::tuning::{Choice, Kernel, Table};
-use minilm::{Checkpoint, Embedder, Error, FillMask, Gpu, Pooling, Tuning, WeightFormat, wgpu};
+use minilm::{Checkpoint, Embedder, Error, FillMask, Gpu, Pooling, Tuning, WeightFormat, doctor, wgpu};
 
 const FOLDER: &str = "tiny-minilm-bert-l3-h96";
 const MASKED: &str = "families/bert-masked";
 
-fn fault(kernel: &'static str, only_with: &'static str, right: &'static str, wrong: &'static str) -> Fault {
-    Fault { kernel, only_with, right, wrong }
+fn fault(kernel: &'static str, right: &'static str, wrong: &'static str) -> Fault {
+    Fault { kernel, only_with: "", right, wrong }
 }
 
 /// A device of its own, whose shaders have a mistake.
@@ -35,40 +37,40 @@ fn texts() -> Vec<String> {
 #[test]
 fn a_mistake_in_any_kernel_is_found_before_the_model_is_used() {
     let faults = [
-        fault("embedding", "", "place & 0xffffffu", "place & 0xfffffeu"),
-        fault("embedding", "", "+ EPSILON", "- 1.0"),
-        fault("matmul", "", "activate(sum + bias[column])", "activate(sum - bias[column])"),
-        fault("matmul", "", "result += residual[at]", "result -= residual[at]"),
-        fault("matmul", "", "row <= last_row", "row < last_row"),
-        fault("matmul", "", "row <= last_row && ", ""), // writes beyond the end
-        fault("matmul", "", "return 0.5 * x * (1.0 + erf(x * 0.70710678118654752))", "return 0.5 * x * (1.0 + erf(x * 0.7))"),
-        fault("attention", "", "qkv[queries_at", "1.01 * qkv[queries_at"),
-        fault("attention", "", "- offsets[text].tile", "+ 0u * offsets[text].tile"),
-        fault("layer_norm", "", "select(vec4f(), value_0 - mean", "select(vec4f(), value_0 + mean"),
-        fault("pooling", "", "value /= f32(length);", "value /= f32(length + 1u);"),
-        fault("normalize", "", "squares += value * value;", "squares += abs(value);"),
+        fault("embedding", "place & 0xffffffu", "place & 0xfffffeu"),
+        fault("embedding", "+ EPSILON", "- 1.0"),
+        fault("matmul", "activate(sum + bias[column])", "activate(sum - bias[column])"),
+        fault("matmul", "result += residual[at]", "result -= residual[at]"),
+        fault("matmul", "row <= last_row", "row < last_row"),
+        fault("matmul", "row <= last_row && ", ""), // writes beyond the end
+        fault("matmul", "return 0.5 * x * (1.0 + erf(x * 0.70710678118654752))", "return 0.5 * x * (1.0 + erf(x * 0.7))"),
+        fault("attention", "qkv[queries_at", "1.01 * qkv[queries_at"),
+        fault("attention", "- offsets[text].tile", "+ 0u * offsets[text].tile"),
+        fault("layer_norm", "select(vec4f(), value_0 - mean", "select(vec4f(), value_0 + mean"),
+        fault("pooling", "value /= f32(length);", "value /= f32(length + 1u);"),
+        fault("normalize", "squares += value * value;", "squares += abs(value);"),
+        fault("digest", "word >> 16u", "word >> 15u"),
+        fault("gather", "let token = selected[group.x];", "let token = selected[0];"),
+        fault("vocabulary", "sums[r] * scale", "sums[0] * scale"),
+        fault("top_k", "column < other_column", "column > other_column"),
+        fault("top_k", "largest + log(total)", "log(total)"),
+        fault("quantize", "whole - 128.0 * upper", "0.0 * upper"),
+        fault("quantize", "MOST / largest", "MOST / (largest + 1.0)"),
+        fault("quantize", "largest / MOST", "1.0 / MOST"),
     ];
-    for fault in faults {
-        let builder = Embedder::builder().gpu(faulty(fault)).pooling(Pooling::Mean).normalize(true);
-        expect_refusal(fault, builder.from_dir(fixture(FOLDER)).err());
-    }
-    let faults = [
-        fault("gather", "", "let token = selected[group.x];", "let token = selected[0];"),
-        fault("vocabulary", "", "sums[r] * scale", "sums[0] * scale"),
-        fault("top_k", "", "column < other_column", "column > other_column"),
-        fault("top_k", "", "largest + log(total)", "log(total)"),
-    ];
-    for fault in faults {
-        expect_refusal(fault, FillMask::builder().gpu(faulty(fault)).from_dir(fixture(MASKED)).err());
-    }
-}
-
-fn expect_refusal(fault: Fault, error: Option<Error>) {
     let info = gpu().info().clone();
-    let Some(Error::Kernel { kernel, problem }) = error else { panic!("{fault:?} was not found: {error:?}") };
-    assert_eq!(kernel, fault.kernel, "{problem}");
-    for expected in [info.name.as_str(), &info.driver, "update the driver or choose another adapter"] {
-        assert!(problem.contains(expected), "{fault:?}: {problem}");
+    for fault in faults {
+        let gpu = faulty(fault);
+        let error = match fault.kernel {
+            "quantize" => Embedder::builder().gpu(gpu).arithmetic(Arithmetic::Int8).from_dir(fixture(FOLDER)).err(),
+            "gather" | "vocabulary" | "top_k" => FillMask::builder().gpu(gpu).from_dir(fixture(MASKED)).err(),
+            _ => Embedder::builder().gpu(gpu).pooling(Pooling::Mean).normalize(true).from_dir(fixture(FOLDER)).err(),
+        };
+        let Some(Error::Kernel { kernel, problem }) = error else { panic!("{fault:?} was not found: {error:?}") };
+        assert_eq!(kernel, fault.kernel, "{problem}");
+        for expected in [info.name.as_str(), &info.driver, "update the driver or choose another adapter"] {
+            assert!(problem.contains(expected), "{fault:?}: {problem}");
+        }
     }
 }
 
@@ -77,13 +79,13 @@ fn a_form_that_is_wrong_or_does_not_compile_gives_way_to_the_simplest() {
     let expected = Embedder::builder().gpu(gpu()).from_dir(fixture(FOLDER)).unwrap().embed(&texts()).unwrap();
     // What only forms with subgroups have; where the adapter has none, the simplest runs anyway.
     let faults = [
-        fault("matmul", "subgroupBroadcast", "subgroupBroadcast(x_0, 1u)", "subgroupBroadcast(x_0, 2u)"),
-        fault("attention", "subgroupBroadcast", "subgroupBroadcast(key_0_0, 1u)", "subgroupBroadcast(key_0_0, 0u)"),
-        fault("layer_norm", "subgroupAdd", "subgroupAdd(value)", "subgroupMax(value)"),
-        fault("embedding", "subgroupAdd", "@workgroup_size(WORKGROUP)", "@workgroup_size(WORKGROUP * 1024u)"),
-        fault("matmul", "subgroupBroadcast", "@workgroup_size(LANES, ROW_GROUPS)", "@workgroup_size(LANES * 1024u, ROW_GROUPS)"),
+        fault("matmul", "subgroupBroadcast(x_0, 1u)", "subgroupBroadcast(x_0, 2u)"),
+        fault("attention", "subgroupBroadcast(key_0_0, 1u)", "subgroupBroadcast(key_0_0, 0u)"),
+        fault("layer_norm", "subgroupAdd(value)", "subgroupMax(value)"),
+        fault("embedding", "@workgroup_size(WORKGROUP)", "@workgroup_size(WORKGROUP * 1024u)"),
+        fault("matmul", "@workgroup_size(LANES, ROW_GROUPS)", "@workgroup_size(LANES * 1024u, ROW_GROUPS)"),
     ];
-    for fault in faults {
+    for fault in faults.map(|fault| Fault { only_with: "subgroup", ..fault }) {
         let gpu = faulty(fault);
         let embedder = Embedder::builder().gpu(gpu.clone()).from_dir(fixture(FOLDER)).unwrap();
         let (found, rejected) = (embedder.embed(&texts()).unwrap(), gpu.rejected());
@@ -119,10 +121,10 @@ fn a_mistake_in_attention_through_workgroup_memory_is_found() {
     for (&variant, (right, wrong)) in staged.iter().cycle().zip(faults) {
         let kernel = Attention { heads: checkpoint.config.heads, head_dim: checkpoint.config.head_dim(), bias: false };
         assert!(kernel.source(variant).wgsl.contains(right), "{right}");
-        let gpu = faulty(fault("attention", "var<workgroup>", right, wrong));
+        let gpu = faulty(Fault { only_with: "var<workgroup>", ..fault("attention", right, wrong) });
         let mut table = Table::of(&gpu);
-        let (shape, weights) = ([kernel.heads, kernel.head_dim], WeightFormat::F32);
-        table.choices.push(Choice { kernel: Kernel::Attention, shape, weights, up_to: u32::MAX, variant, nanoseconds: 1 });
+        let (shape, operands) = ([kernel.heads, kernel.head_dim], Operands::default());
+        table.choices.push(Choice { kernel: Kernel::Attention, shape, operands, up_to: u32::MAX, variant, nanoseconds: 1 });
         let embedder = Embedder::builder().gpu(gpu.clone()).tuning(Tuning::Given(table)).from_dir(fixture(FOLDER)).unwrap();
         let rejected = gpu.rejected();
         assert_eq!(rejected.len(), 1, "{variant}: {right} as {wrong}: {rejected:?}");
@@ -132,19 +134,109 @@ fn a_mistake_in_attention_through_workgroup_memory_is_found() {
     }
 }
 
+#[test]
+fn a_mistake_in_any_form_of_a_product_is_found() {
+    type Has = fn(Sharing) -> bool;
+    let (alone, staged): (Has, Has) = (|sharing| sharing == Sharing::Alone, |sharing| sharing == Sharing::Workgroup);
+    let (subgroup, units): (Has, Has) = (|s| matches!(s, Sharing::Subgroup(_)), |s| matches!(s, Sharing::Cooperative { .. }));
+    let [f32, f16, int8] = [Operands::ALL[0], Operands::ALL[3], Operands::ALL[4]];
+    let faults = [
+        (f32, alone, "k < INNER4; k++", "k < INNER4 - 1u; k++"),
+        (f32, alone, "min(first_row + 1u", "min(first_row + 0u"),
+        (f32, staged, "block + i % DEPTH4", "block"),
+        (f32, staged, "k % 4u, min(first_column", "0u, min(first_column"),
+        (f16, alone, "pack2x16float(value.zw)", "pack2x16float(value.xy)"),
+        (f16, staged, "pack2x16float(value.zw)", "pack2x16float(value.xy)"),
+        (f16, units, "1u * SIZE * WEIGHT_STRIDE", "0u * SIZE * WEIGHT_STRIDE"),
+        (f16, units, "x_block[at + 3u]", "x_block[at + 2u]"),
+        (f16, units, "if k < 4u * INNER4", "if true"),
+        (int8, alone, "vec4f(128 * upper", "vec4f(127 * upper"),
+        (int8, alone, "scale[block *", "scale[0u *"),
+        (int8, subgroup, "at + GROUP4", "at"),
+        (int8, subgroup, "k < min(begin + GROUP4", "k < min(begin + GROUP4 - 1u"),
+        (Operands::ALL[2], alone, "8u * j, 8u", "8u * j, 7u"),
+    ];
+    for (operands, has, right, wrong) in faults {
+        let kernel = Matmul { inner: 100, outer: 72, operands, activation: None, residual: true, rows: minilm::gpu::Count::Tokens };
+        for variant in kernel.variants(&gpu()).into_iter().filter(|variant| has(variant.sharing)) {
+            assert!(kernel.source(variant).wgsl.contains(right), "{variant}: {right}");
+            let found = |gpu: &Gpu| {
+                let form = kernel.form(gpu, variant).unwrap();
+                form.pipeline.vetted(gpu, form.grid, Some(&move || kernel.check(65))).err()
+            };
+            let error = found(&faulty(fault("matmul", right, wrong)));
+            assert!(matches!(error, Some(Error::Kernel { .. })), "{operands}, {variant}: {right} as {wrong}: {error:?}");
+        }
+    }
+}
+
+#[test]
+fn a_weight_that_does_not_arrive_as_it_was_sent_is_found_at_load() {
+    let gpu = Gpu::new(GpuOptions::default()).unwrap();
+    let load = |weights| Embedder::builder().gpu(gpu.clone()).weights(weights).from_dir(fixture(FOLDER));
+    // The lowest bit and the highest; in the first block, at the edge of two, and at the end.
+    let flips = [
+        (0, 0, 1, "embeddings.word_embeddings.weight"),
+        (0, (1 << 14) - 1, 1 << 31, "embeddings.word_embeddings.weight"),
+        (0, 1 << 14, 1, "embeddings.word_embeddings.weight"),
+        (1, 0, 1 << 31, "token types"),
+        (5, 100, 1 << 16, "encoder.layer.0.attention.self.query.weight"),
+        (6, 96 * 3 - 1, 1, "bias of "),
+    ];
+    for weights in WeightFormat::ALL {
+        for (buffer, word, bits, name) in flips {
+            // With scales there is one more buffer before the bias, and fewer words before the end.
+            let name = if weights == WeightFormat::Int8 && buffer == 6 { "scales of " } else { name };
+            gpu.flip(Some(Flip { when: When::Sent, buffer, word, bits }));
+            let error = load(weights).err().unwrap_or_else(|| panic!("{weights:?}: a flip in {name} was not found"));
+            let message = error.to_string();
+            assert!(matches!(error, Error::Device { .. }), "{error:?}");
+            for expected in [name, &gpu.info().name, &gpu.info().driver, "not on", "load the model again"] {
+                assert!(message.contains(expected), "{weights:?} {name}: {message}");
+            }
+        }
+        gpu.flip(None);
+        load(weights).unwrap().embed(["usable"]).unwrap();
+    }
+}
+
+#[test]
+fn doctor_names_what_is_off() {
+    let gpu = Gpu::new(GpuOptions::default()).unwrap();
+    let report = |when| {
+        gpu.flip(Some(Flip { when, buffer: 5, word: 100, bits: 1 << 30 }));
+        let checkpoint = Checkpoint::open(fixture(FOLDER)).unwrap();
+        let report = doctor::examine(&gpu, checkpoint, &mut |_| {}).unwrap();
+        assert!(!report.is_healthy() && report.findings.iter().all(|finding| finding.outcome.is_ok()), "{report}");
+        let text = report.to_string();
+        for expected in [gpu.info().name.as_str(), &gpu.info().driver, "not healthy"] {
+            assert!(text.contains(expected), "{text}");
+        }
+        (report.whole, text)
+    };
+    let (whole, text) = report(When::Sent);
+    assert!(whole.is_err() && text.contains("whole model: WRONG: the weights `encoder.layer.0.attention.self.query.weight`"), "{text}");
+    // What went wrong before, no comparison with what was sent shows, but one with what is in the file does.
+    let (whole, text) = report(When::Read);
+    assert!(whole.unwrap().largest_difference > 0.1, "{text}");
+    assert!(text.contains("whole model beside f64: WRONG, cosine ") && text.contains("largest difference "), "{text}");
+}
+
+/// Where a tensor of f32 lies in a file.
+fn place_of(suffix: &str, file: &[u8]) -> Range<usize> {
+    let tensors = safetensors::SafeTensors::deserialize(file).unwrap();
+    let (_, tensor) = tensors.iter().find(|(name, _)| name.ends_with(suffix)).unwrap();
+    assert_eq!(tensor.dtype(), safetensors::Dtype::F32);
+    let begin = tensor.data().as_ptr() as usize - file.as_ptr() as usize;
+    begin..begin + tensor.data().len()
+}
+
 /// A copy of a model whose last layer norm multiplies with numbers that f32 ends at.
 fn with_huge_weights() -> tempfile::TempDir {
     let folder = copy(&fixture(FOLDER), &["config.json", "model.safetensors", "tokenizer.json"]);
     let path = folder.path().join("model.safetensors");
     let mut bytes = std::fs::read(&path).unwrap();
-    let range = {
-        let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-        let name = tensors.names().into_iter().find(|name| name.ends_with("layer.2.output.LayerNorm.weight")).unwrap().to_owned();
-        let tensor = tensors.tensor(&name).unwrap();
-        assert_eq!(tensor.dtype(), safetensors::Dtype::F32);
-        let begin = tensor.data().as_ptr() as usize - bytes.as_ptr() as usize;
-        begin..begin + tensor.data().len()
-    };
+    let range = place_of("layer.2.output.LayerNorm.weight", &bytes);
     bytes[range].chunks_exact_mut(4).for_each(|value| value.copy_from_slice(&3.0e38f32.to_le_bytes()));
     std::fs::write(&path, bytes).unwrap();
     folder
@@ -199,6 +291,65 @@ fn allocated() -> Option<u64> {
     Some(report.total_allocated_bytes)
 }
 
+/// On a software adapter the device's memory is the process's, which the system can limit: this test runs itself in such a process.
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_that_runs_out_is_an_error_and_the_runtime_stays_usable() {
+    const NAME: &str = "memory_that_runs_out_is_an_error_and_the_runtime_stays_usable";
+    // Large enough to be a piece of memory of its own, of which the driver makes no larger block.
+    const PIECE: usize = 256 << 20;
+    const COLUMNS: usize = 64 * 96;
+    if gpu().info().device_type != wgpu::DeviceType::Cpu {
+        return println!("not tried on {}, whose memory others use too", gpu().info().name);
+    }
+    if std::env::var_os(NAME).is_none() {
+        let mut limited = std::process::Command::new("timeout");
+        limited.args(["300", "sh", "-c", "ulimit -v 4000000 && exec \"$@\"", "sh"]).arg(std::env::current_exe().unwrap());
+        // To trace a panic takes memory too.
+        let output = limited.args(["--exact", NAME, "--nocapture"]).env(NAME, "").env("RUST_BACKTRACE", "0").output().unwrap();
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        return assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    }
+    // An app whose device the model shares takes all there is.
+    let own = Gpu::new(GpuOptions::default()).unwrap();
+    let shared = Gpu::from_device(own.device().clone(), own.queue().clone());
+    let load = |tokens| Embedder::builder().gpu(shared.clone()).pooling([Pooling::Mean; 64]).token_budget(tokens).from_dir(fixture(FOLDER));
+    let embedder = load(512).unwrap();
+    let expected = embedder.embed(&texts()).unwrap();
+    let piece = || {
+        let scope = own.device().push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let usage = wgpu::BufferUsages::STORAGE;
+        let buffer =
+            own.device().create_buffer(&wgpu::BufferDescriptor { label: None, size: PIECE as u64, usage, mapped_at_creation: false });
+        pollster::block_on(scope.pop()).is_none().then_some(buffer)
+    };
+    let mut taken: Vec<_> = std::iter::from_fn(piece).collect();
+    assert!(taken.pop().is_some(), "what the driver needs for itself");
+
+    let out_of_memory = |error: Option<Error>, what: &str| {
+        let error = error.unwrap_or_else(|| panic!("there was room: {what}"));
+        let message = error.to_string();
+        assert!(matches!(error, Error::Memory { .. }), "{error:?}");
+        assert!(message.contains(what) && message.contains("out of memory; use a smaller token budget or model, or close"), "{message}");
+    };
+    let allocated = || {
+        own.device().poll(wgpu::PollType::wait_indefinitely()).unwrap();
+        own.device().generate_allocator_report().unwrap().total_allocated_bytes
+    };
+    let before = allocated();
+    // More than two pieces each.
+    let (many, large) = (vec!["x"; 2 * PIECE / (COLUMNS * 4)], 40_000);
+    for _ in 0..3 {
+        out_of_memory(embedder.embed_to_buffer(&many).err(), "a buffer for the result");
+        assert!(embedder.embed(&texts()).unwrap() == expected);
+        out_of_memory(load(large).err(), "activations: buffer `");
+        assert!(embedder.embed(&texts()).unwrap() == expected);
+        assert_eq!(allocated(), before, "what a load took before it failed");
+    }
+    drop(taken);
+    assert!(load(large).unwrap().embed(&texts()).unwrap() == expected);
+}
+
 #[test]
 fn a_lost_device_is_opened_again_and_the_call_repeated() {
     let golden = Golden::fixture(FOLDER);
@@ -228,6 +379,46 @@ fn a_lost_device_is_opened_again_and_the_call_repeated() {
     // And once more, with a future.
     embedder.model().gpu().device().destroy();
     assert_eq!(pollster::block_on(embedder.embed_async(&texts())).unwrap().as_slice(), expected.as_slice());
+    assert_eq!(embedder.model().stats().recoveries, 2);
+}
+
+#[test]
+fn a_lost_device_gets_the_same_model_again_or_none() {
+    let folder = copy(&fixture(FOLDER), &["config.json", "model.safetensors", "tokenizer.json"]);
+    let path = folder.path().join("model.safetensors");
+    let embedder = Embedder::builder().gpu(Gpu::new(GpuOptions::default()).unwrap()).from_dir(folder.path()).unwrap();
+    let expected = embedder.embed(&texts()).unwrap();
+    let lose = || embedder.model().gpu().device().destroy();
+
+    // Another number in the same file: the last bit of one weight.
+    let right = std::fs::read(&path).unwrap();
+    let mut wrong = right.clone();
+    wrong[place_of("layer.1.intermediate.dense.weight", &right).start + 400] ^= 1;
+    std::fs::write(&path, wrong).unwrap();
+    lose();
+    for _ in 0..2 {
+        let error = embedder.embed(&texts()).err().unwrap();
+        let message = error.to_string();
+        assert!(matches!(error, Error::Checkpoint { .. }), "{error:?}");
+        assert!(
+            message.contains(folder.path().to_str().unwrap()) && message.contains("have changed since the model was loaded"),
+            "{message}"
+        );
+    }
+    std::fs::write(&path, &right[..right.len() / 2]).unwrap();
+    let message = embedder.embed(&texts()).err().unwrap().to_string();
+    assert!(message.contains("was cut since"), "{message}");
+    std::fs::write(&path, right).unwrap();
+    assert!(embedder.embed(&texts()).unwrap() == expected);
+
+    // Another model in the place of this one: what is loaded is still this one.
+    let other = fixture("tiny-minilm-bert-odd-h80");
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::remove_file(folder.path().join(name)).unwrap();
+        std::fs::copy(other.join(name), folder.path().join(name)).unwrap();
+    }
+    lose();
+    assert!(embedder.embed(&texts()).unwrap() == expected);
     assert_eq!(embedder.model().stats().recoveries, 2);
 }
 

@@ -180,8 +180,8 @@ pub fn run(arguments: Arguments) -> Result<()> {
 }
 
 /// Refuses a text that was cut.
-fn whole(encoding: Encoding) -> Result<Encoding> {
-    match encoding.length() {
+pub fn whole<T: Tokens>(tokens: T) -> Result<T> {
+    match tokens.length() {
         length if length.truncated() => {
             let problem = format!(
                 "it has {} tokens, more than the maximum length of {}: shorten it, or choose another --overflow",
@@ -189,7 +189,7 @@ fn whole(encoding: Encoding) -> Result<Encoding> {
             );
             Err(Error::Input { problem })
         }
-        _ => Ok(encoding),
+        _ => Ok(tokens),
     }
 }
 

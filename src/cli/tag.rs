@@ -4,6 +4,7 @@ use clap::{Args, ValueEnum};
 use minilm::{Aggregation, Entity, EntityOptions, Result, Sourced, Tagger};
 use serde::Serialize;
 
+use super::embed::whole;
 use super::input::InputArguments;
 use super::model::LoadArguments;
 use super::output;
@@ -13,7 +14,7 @@ use super::stream::{Chunk, Faults, Line, Stream};
 /// Find names, places and other entities in texts: a line of JSON for each text
 ///
 /// A line is {"index", "tokens", "truncated", "entities"}; an entity is {"label", "score", "start", "end", "start_byte", "end_byte",
-/// "text"}, where "start" and "end" count Unicode code points. --logits adds "logits".
+/// "text"}, where "start" and "end" count Unicode code points. --logits adds "logits". Of a text in windows "tokens" are those of all.
 #[derive(Args)]
 #[command(after_long_help = "Example:\n  minilm tag --model ner-model --aggregation simple 'Ada Lovelace lived in London.'")]
 pub struct Arguments {
@@ -21,12 +22,29 @@ pub struct Arguments {
     input: InputArguments,
     #[command(flatten)]
     load: LoadArguments,
+    /// What becomes of a text that is longer than the model takes
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t, help_heading = "Model")]
+    overflow: Overflow,
+    /// Tokens that neighbouring windows of a long text share [default: an eighth of the maximum length]
+    #[arg(long, value_name = "N", help_heading = "Model")]
+    stride: Option<usize>,
     /// How tokens become entities
     #[arg(long, value_enum, value_name = "HOW", default_value_t, help_heading = "Output")]
     aggregation: Together,
     /// Print the logits of each token too, specials included, in the order of the model's labels
     #[arg(long, help_heading = "Output")]
     logits: bool,
+}
+
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum Overflow {
+    /// It is cut, with a warning at the end
+    #[default]
+    Truncate,
+    /// It is read in several windows; where entities of two overlap, the longer one counts, and of two as long the surer one
+    Chunk,
+    /// It is refused
+    Error,
 }
 
 #[derive(Clone, Copy, Default, ValueEnum)]
@@ -74,7 +92,7 @@ impl<'a> From<&'a Entity> for JsonEntity<'a> {
 }
 
 pub fn run(arguments: Arguments) -> Result<()> {
-    let Arguments { input, load, aggregation, logits } = arguments;
+    let Arguments { input, load, overflow, stride, aggregation, logits } = arguments;
     let reader = input.open()?;
     let folder = load.open()?;
     let aggregation = match aggregation {
@@ -86,18 +104,27 @@ pub fn run(arguments: Arguments) -> Result<()> {
     };
     let builder = Tagger::builder().entities(EntityOptions { aggregation, ..EntityOptions::default() });
     let tagger = load.load(&folder, builder)?;
+    let max_length = tagger.model().max_length();
+    let stride = stride.unwrap_or(max_length / 8);
 
     let progress = Progress::beside_results(reader.size);
-    let stream = Stream::start(reader, progress, Faults::Report, move |item| tagger.encode(item.single()?));
-    let find = |chunk: &Chunk<Sourced>| {
-        let (texts, sourced): (Vec<&str>, Vec<Sourced>) = chunk.good().map(|(item, sourced)| (&*item.text, sourced.clone())).unzip();
-        tagger.tag_encoded(&texts, &sourced)
+    let stream = Stream::start(reader, progress, Faults::Report, move |item| {
+        let text = item.single()?;
+        match overflow {
+            Overflow::Truncate => Ok(vec![tagger.encode(text)?]),
+            Overflow::Error => Ok(vec![whole(tagger.encode(text)?)?]),
+            Overflow::Chunk => tagger.windows(text, stride),
+        }
+    });
+    let find = |chunk: &Chunk<Vec<Sourced>>| {
+        let texts: Vec<&str> = chunk.good().map(|(item, _)| &*item.text).collect();
+        tagger.tag_windows(&texts, &chunk.tokens())
     };
-    stream.write_each(tagger.model().max_length(), find, |lines, Line { index, tokens, found, .. }| {
+    stream.write_each(max_length, find, |lines, Line { index, found, .. }| {
         let row = Row {
             index,
-            tokens: tokens.encoding.ids.len(),
-            truncated: tokens.encoding.truncated,
+            tokens: found.length.used,
+            truncated: found.length.truncated(),
             entities: found.entities.iter().map(JsonEntity::from).collect(),
             logits: logits.then(|| found.logits.chunks_exact(tagger.labels().len()).collect()),
         };

@@ -106,24 +106,26 @@ pub fn entities(logits: &[f32], sources: &[TokenSource], text: &str, labels: &[S
     Ok(entities)
 }
 
-/// The entities of a long text from those of overlapping windows of it, whose bytes are those of the whole text: of two that overlap the
-/// longer one stays, of two as long the surer one. For any aggregation but [`Aggregation::None`].
+/// The entities of a long text from those of overlapping windows of it, whose bytes are those of the whole text: of two from different
+/// windows that overlap the longer one stays, of two as long the surer one.
 pub fn merge_windows(windows: impl IntoIterator<Item = Vec<Entity>>) -> Vec<Entity> {
-    let mut entities: Vec<Entity> = windows.into_iter().flatten().collect();
-    entities.sort_by_key(|entity| entity.bytes.start);
-    let mut merged: Vec<Entity> = Vec::new();
-    for entity in entities {
+    let numbered = windows.into_iter().enumerate().flat_map(|(window, entities)| entities.into_iter().map(move |entity| (window, entity)));
+    let mut entities: Vec<(usize, Entity)> = numbered.collect();
+    entities.sort_by_key(|(_, entity)| entity.bytes.start);
+    let mut merged: Vec<(usize, Entity)> = Vec::new();
+    for (window, entity) in entities {
         match merged.last_mut() {
-            Some(last) if entity.bytes.start < last.bytes.end => {
-                let (length, last_length) = (entity.code_points.len(), last.code_points.len());
-                if length > last_length || (length == last_length && entity.score > last.score) {
-                    *last = entity;
+            // Within a window several tokens may stand for one character.
+            Some(kept) if kept.0 != window && entity.bytes.start < kept.1.bytes.end => {
+                let (length, kept_length) = (entity.code_points.len(), kept.1.code_points.len());
+                if length > kept_length || (length == kept_length && entity.score > kept.1.score) {
+                    *kept = (window, entity);
                 }
             }
-            _ => merged.push(entity),
+            _ => merged.push((window, entity)),
         }
     }
-    merged
+    merged.into_iter().map(|(_, entity)| entity).collect()
 }
 
 fn check(logits: &[f32], sources: &[TokenSource], text: &CodePoints, labels: &[String]) -> Result<()> {

@@ -49,7 +49,7 @@ impl<'g> Arena<'g> {
     /// A storage buffer of `values` 4-byte values.
     ///
     /// # Errors
-    /// [`Error::Memory`] when it is larger than a binding of this adapter may be.
+    /// [`Error::Memory`] when it is larger than a binding of this adapter may be, or than what is left of its memory.
     pub fn storage(&mut self, label: &str, values: usize) -> Result<wgpu::Buffer> {
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
         self.buffer(label, values as u64 * 4, usage, self.gpu.max_binding())
@@ -97,7 +97,10 @@ impl<'g> Arena<'g> {
         if let Some(placeholder) = &self.placeholder {
             return Ok(placeholder.clone());
         }
-        Ok(self.gpu.device().create_buffer(&wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false }))
+        // At once: what is put into a buffer that is not there would be refused too, one after another.
+        self.gpu.checked(&format!("{}: buffer `{label}` of {size} bytes", self.what), || {
+            Ok(self.gpu.device().create_buffer(&wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false }))
+        })
     }
 }
 

@@ -46,14 +46,10 @@ impl Check {
             gpu.read_back(encoder, &readback, bytes, <[f32]>::to_vec)
         })?;
         let outcome = self.compare(&values).map_err(|problem| {
-            let info = gpu.info();
-            let (adapter, driver) = (&info.name, [info.driver.as_str(), info.driver_info.as_str()].join(" "));
+            let device = gpu.describe();
             Error::Kernel {
                 kernel: pipeline.kernel,
-                problem: format!(
-                    "gives wrong results on `{adapter}` with driver `{}`: {problem}; update the driver or choose another adapter",
-                    driver.trim()
-                ),
+                problem: format!("gives wrong results on {device}: {problem}; update the driver or choose another adapter"),
             }
         });
         outcome.map(|()| values)

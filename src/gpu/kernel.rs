@@ -122,6 +122,9 @@ impl Pipeline {
 
     fn compile(&self, gpu: &Gpu) -> Result<wgpu::ComputePipeline> {
         let (device, kernel, source) = (gpu.device(), self.kernel, &self.source);
+        // wgpu panics where a thread waits for the one context of GL for more than six seconds, and a compiler may take that for a few.
+        let one_at_a_time = gpu.info().backend == wgpu::Backend::Gl;
+        let _compiling = one_at_a_time.then(|| gpu.shared.compiling.lock().unwrap_or_else(PoisonError::into_inner));
         gpu.checked(&format!("kernel `{kernel}`"), || {
             let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
                 label: Some(kernel),

@@ -36,8 +36,11 @@ struct Shared {
     limits: wgpu::Limits,
     pipelines: Mutex<HashMap<Source, Arc<Pipeline>>>,
     pipeline_nanoseconds: AtomicU64,
+    /// Held while a kernel is compiled, where only one may be.
+    compiling: Mutex<()>,
     rejected: Mutex<Vec<Rejected>>,
     faults: Mutex<Vec<Fault>>,
+    flip: Mutex<Option<Flip>>,
     poller: poller::Poller,
     lost: Arc<OnceLock<String>>,
     /// Squares of f16 numbers, of so many each way, that the adapter multiplies with f32 sums.
@@ -66,6 +69,27 @@ pub struct Fault {
     /// What is written `wrong`, wherever it stands.
     pub right: &'static str,
     pub wrong: &'static str,
+}
+
+/// A wrong word for tests to plant in a weight.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+pub struct Flip {
+    pub when: When,
+    /// Counted in the order in which a model's buffers are filled.
+    pub buffer: usize,
+    pub word: usize,
+    pub bits: u32,
+}
+
+/// Where a word goes wrong.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// Between the file and the digest of what is sent.
+    Read,
+    /// Between that and the GPU.
+    Sent,
 }
 
 impl Gpu {
@@ -115,8 +139,10 @@ impl Gpu {
                 limits,
                 pipelines: Mutex::default(),
                 pipeline_nanoseconds: AtomicU64::new(0),
+                compiling: Mutex::default(),
                 rejected: Mutex::default(),
                 faults: Mutex::default(),
+                flip: Mutex::default(),
                 poller,
                 lost,
                 square,
@@ -139,6 +165,12 @@ impl Gpu {
     /// Which adapter this is.
     pub fn info(&self) -> &wgpu::AdapterInfo {
         &self.shared.info
+    }
+
+    /// The adapter and its driver, for messages.
+    pub(crate) fn describe(&self) -> String {
+        let wgpu::AdapterInfo { name, driver, driver_info, .. } = self.info();
+        format!("`{name}` with driver `{}`", [driver.as_str(), driver_info].join(" ").trim())
     }
 
     /// The limits of the device.
@@ -189,6 +221,22 @@ impl Gpu {
         self.shared.faults.lock().unwrap_or_else(PoisonError::into_inner).push(fault);
     }
 
+    /// Plants a wrong word in the weights that are loaded from now on, or no more.
+    #[doc(hidden)]
+    pub fn flip(&self, flip: Option<Flip>) {
+        *self.shared.flip.lock().unwrap_or_else(PoisonError::into_inner) = flip;
+    }
+
+    /// Makes the mistake that was planted, if it is among a buffer's `words` from `first` on.
+    pub(crate) fn flip_in(&self, when: When, buffer: usize, first: usize, words: &mut [u32]) {
+        let flip = *self.shared.flip.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(flip) = flip.filter(|flip| (flip.when, flip.buffer) == (when, buffer))
+            && let Some(word) = flip.word.checked_sub(first).and_then(|at| words.get_mut(at))
+        {
+            *word ^= flip.bits;
+        }
+    }
+
     fn with_faults(&self, mut source: Source) -> Source {
         for Fault { kernel, only_with, right, wrong } in &*self.shared.faults.lock().unwrap_or_else(PoisonError::into_inner) {
             if source.kernel == *kernel && source.wgsl.contains(only_with) {
@@ -220,10 +268,12 @@ impl Gpu {
         // The scope that was pushed last must go first.
         let [internal, memory, validation] = scopes;
         let errors = [pollster::block_on(validation.pop()), pollster::block_on(memory.pop()), pollster::block_on(internal.pop())];
+        let [validation, memory, internal] = errors;
         if let Some(reason) = self.shared.lost.get() {
             return Err(self.lost(reason.clone()));
         }
-        match errors.into_iter().flatten().next() {
+        // What ran out of memory is refused wherever it is used afterwards.
+        match memory.or(validation).or(internal) {
             Some(wgpu::Error::OutOfMemory { .. }) => Err(Error::Memory {
                 problem: format!("{what}: the GPU is out of memory; use a smaller token budget or model, or close what else uses the GPU"),
             }),

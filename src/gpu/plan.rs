@@ -150,7 +150,7 @@ impl Dispatch {
         }
     }
 
-    pub(super) fn record(&self, pass: &mut wgpu::ComputePass<'_>, batch: &Header) {
+    pub fn record(&self, pass: &mut wgpu::ComputePass<'_>, batch: &Header) {
         let rows = self.rows.of(batch);
         let (_, pipeline, grid) = self.forms.iter().find(|(up_to, ..)| rows <= *up_to).unwrap_or(&self.forms[self.forms.len() - 1]);
         let (x, y) = grid.workgroups(batch);

@@ -72,7 +72,7 @@ impl Attention {
             Sharing::Workgroup => staged(head_dim4, variant.tile),
             // Each lane loads one key and hands it to the others.
             Sharing::Subgroup(lanes) => unstaged(head_dim4, lanes, true),
-            Sharing::Alone => unstaged(head_dim4, KEYS, false),
+            _ => unstaged(head_dim4, KEYS, false),
         };
         let sizes = [&[("TILE", TILE), ("HEAD_DIM4", head_dim4), ("BIAS_RANGE", RELATIVE_RANGE as u32)], &more[..]].concat();
         let scale = 1.0 / (self.head_dim as f64).sqrt();

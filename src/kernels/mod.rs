@@ -6,6 +6,7 @@
 
 pub mod attention;
 mod check;
+pub mod digest;
 pub mod embedding;
 pub mod gather;
 pub mod layer_norm;
@@ -107,6 +108,7 @@ pub fn all_sources() -> Vec<Source> {
         gather::Gather { width: 30 }.source(),
         top_k::TopK { vocabulary: 50, top: 5 }.source(),
         quantize::Quantize { inner: 30, rows: Count::Tokens }.source(),
+        digest::BlockDigests { words: 50 }.source(),
     ];
     sources.extend(Pooling::ALL.map(|pooling| pooling::PooledRows { hidden: 30, pooling, column: 30, columns: 60 }.source()));
     sources.extend(WeightFormat::ALL.map(|weights| vocabulary::Vocabulary { width: 30, vocabulary: 50, weights }.source()));

@@ -10,6 +10,7 @@ use crate::heads::classification;
 use crate::model::{Model, Needs};
 use crate::runner::Wait;
 use crate::tasks::tagger::Sourced;
+use crate::texts::{Input, Tokens};
 
 /// Tokens of the context that neighbouring windows share where the caller does not say, and where the context has room for more.
 const DEFAULT_STRIDE: usize = 128;
@@ -82,8 +83,7 @@ impl Answerer {
     /// [`Error::Input`] for an empty question, or one that leaves no room for a context; as [`Embedder::embed`](crate::Embedder::embed)
     /// otherwise.
     pub fn answer<'a>(&self, questions: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Vec<Answers>> {
-        let (contexts, windows) = self.all_windows(questions)?;
-        pollster::block_on(self.run(&contexts, &windows, Wait::Here))
+        pollster::block_on(self.run(questions, Wait::Here))
     }
 
     /// As [`Answerer::answer`], for callers that must not block while the GPU works.
@@ -91,8 +91,7 @@ impl Answerer {
     /// # Errors
     /// As [`Answerer::answer`].
     pub async fn answer_async<'a>(&self, questions: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Vec<Answers>> {
-        let (contexts, windows) = self.all_windows(questions)?;
-        self.run(&contexts, &windows, Wait::InBackground).await
+        self.run(questions, Wait::InBackground).await
     }
 
     /// As [`Answerer::answer`], for questions that were made into tokens with [`Answerer::windows`].
@@ -100,7 +99,9 @@ impl Answerer {
     /// # Errors
     /// As [`Answerer::answer`].
     pub fn answer_windows(&self, contexts: &[&str], windows: &[Vec<Sourced>]) -> Result<Vec<Answers>> {
-        pollster::block_on(self.run(contexts, windows, Wait::Here))
+        let sequences: Vec<_> = windows.iter().flat_map(Tokens::sequences).collect();
+        let rows = pollster::block_on(self.model.rows(&sequences, Wait::Here))?;
+        self.answers(contexts, rows, windows)
     }
 
     /// A question and its context as tokens, in as many windows as the context needs.
@@ -124,25 +125,18 @@ impl Answerer {
         Ok(windows.into_iter().map(|(encoding, sources)| Sourced { encoding, sources }).collect())
     }
 
-    fn all_windows<'a>(&self, questions: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<(Vec<&'a str>, Vec<Vec<Sourced>>)> {
-        let mut all = (Vec::new(), Vec::new());
-        for (index, (question, context)) in questions.into_iter().enumerate() {
-            let windows = self.windows(question, context).map_err(|error| match error {
-                Error::Input { problem } => Error::input(format!("text {index}: {problem}")),
-                other => other,
-            })?;
-            all.0.push(context);
-            all.1.push(windows);
-        }
-        Ok(all)
+    async fn run<'a>(&self, questions: impl IntoIterator<Item = (&'a str, &'a str)>, wait: Wait) -> Result<Vec<Answers>> {
+        let inputs: Vec<Input> = questions.into_iter().map(Into::into).collect();
+        let contexts: Vec<&str> = inputs.iter().map(|input| input.pair.unwrap_or_default()).collect();
+        let encode = |input: &Input| self.windows(input.text, input.pair.unwrap_or_default());
+        let (rows, windows) = self.model.rows_of_texts(&inputs, wait, encode, |windows| windows).await?;
+        self.answers(&contexts, rows, &windows)
     }
 
-    async fn run(&self, contexts: &[&str], windows: &[Vec<Sourced>], wait: Wait) -> Result<Vec<Answers>> {
-        let sequences: Vec<_> = windows.iter().flatten().map(|window| window.encoding.sequence()).collect();
+    fn answers(&self, contexts: &[&str], rows: Vec<Vec<f32>>, windows: &[Vec<Sourced>]) -> Result<Vec<Answers>> {
         // A row is the logits of start and end; all windows of all questions run together.
-        let logits: Vec<[Vec<f32>; 2]> = (self.model.rows(&sequences, wait).await?.iter())
-            .map(|rows| [0, 1].map(|column| rows.iter().skip(column).step_by(2).copied().collect()))
-            .collect();
+        let logits: Vec<[Vec<f32>; 2]> =
+            rows.iter().map(|rows| [0, 1].map(|column| rows.iter().skip(column).step_by(2).copied().collect())).collect();
         let mut logits = logits.iter();
         let answer = |(context, windows): (&&str, &Vec<Sourced>)| {
             let windows: Vec<_> = windows

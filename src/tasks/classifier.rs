@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use crate::batch::Sequence;
 use crate::builder::{Builder, Options, Task};
 use crate::checkpoint::{Checkpoint, Encoding, Score};
 use crate::decode::{sigmoid, softmax};
 use crate::error::Result;
 use crate::heads::classification;
-use crate::model::{Input, Length, Model, Needs, lengths, sequences};
+use crate::model::{Model, Needs};
 use crate::runner::Wait;
+use crate::texts::{Input, Length, lengths, sequences};
 
 /// A classifier of texts on the GPU. All calls take `&self`; any number of threads may share one.
 ///
@@ -97,8 +97,7 @@ impl Classifier {
     /// # Errors
     /// As [`Embedder::embed`](crate::Embedder::embed).
     pub fn classify<'a, I: Into<Input<'a>>>(&self, texts: impl IntoIterator<Item = I>) -> Result<Vec<Classification>> {
-        let encodings = self.model.encode(texts, "")?;
-        pollster::block_on(self.run(&sequences(&encodings), lengths(&encodings), Wait::Here))
+        pollster::block_on(self.run(texts, Wait::Here))
     }
 
     /// As [`Classifier::classify`], for callers that must not block while the GPU works.
@@ -106,8 +105,7 @@ impl Classifier {
     /// # Errors
     /// As [`Classifier::classify`].
     pub async fn classify_async<'a, I: Into<Input<'a>>>(&self, texts: impl IntoIterator<Item = I>) -> Result<Vec<Classification>> {
-        let encodings = self.model.encode(texts, "")?;
-        self.run(&sequences(&encodings), lengths(&encodings), Wait::InBackground).await
+        self.run(texts, Wait::InBackground).await
     }
 
     /// Classifies texts that are tokens already.
@@ -115,13 +113,20 @@ impl Classifier {
     /// # Errors
     /// As [`Embedder::embed_tokens`](crate::Embedder::embed_tokens).
     pub fn classify_encodings(&self, encodings: &[Encoding]) -> Result<Vec<Classification>> {
-        pollster::block_on(self.run(&sequences(encodings), lengths(encodings), Wait::Here))
+        let rows = pollster::block_on(self.model.rows(&sequences(encodings), Wait::Here))?;
+        Ok(self.classifications(rows, lengths(encodings)))
     }
 
-    async fn run(&self, sequences: &[Sequence<'_>], lengths: Vec<Length>, wait: Wait) -> Result<Vec<Classification>> {
-        let rows = self.model.rows(sequences, wait).await?;
+    async fn run<'a, I: Into<Input<'a>>>(&self, texts: impl IntoIterator<Item = I>, wait: Wait) -> Result<Vec<Classification>> {
+        let inputs: Vec<Input> = texts.into_iter().map(Into::into).collect();
+        let encode = |input: &Input| self.model.encode_input(input, "");
+        let (rows, lengths) = self.model.rows_of_texts(&inputs, wait, encode, |encoding| encoding.length()).await?;
+        Ok(self.classifications(rows, lengths))
+    }
+
+    fn classifications(&self, rows: Vec<Vec<f32>>, lengths: Vec<Length>) -> Vec<Classification> {
         let classification = |(logits, length): (Vec<f32>, Length)| Classification { scores: self.scores(&logits), logits, length };
-        Ok(rows.into_iter().zip(lengths).map(classification).collect())
+        rows.into_iter().zip(lengths).map(classification).collect()
     }
 
     fn scores(&self, logits: &[f32]) -> Vec<f64> {

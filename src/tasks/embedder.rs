@@ -7,8 +7,9 @@ use crate::builder::{Builder, Options, Task};
 use crate::checkpoint::{Checkpoint, Encoding, Module, Pooling, Side};
 use crate::error::{Error, Result};
 use crate::heads::sentence::{self, Recipe};
-use crate::model::{Input, Length, Model, Needs, lengths, sequences, some};
+use crate::model::{Model, Needs};
 use crate::runner::Wait;
+use crate::texts::{Input, Length, lengths, sequences, some};
 
 /// A sentence embedding model on the GPU. All calls take `&self`; any number of threads may share one.
 ///
@@ -238,7 +239,8 @@ impl Embedder {
         let inputs: Vec<Input> = texts.into_iter().map(Into::into).collect();
         let columns = self.dimension();
         let mut data = vec![0.0; inputs.len() * columns];
-        let lengths = self.model.run_texts(&inputs, &self.prompt, wait, copy_to(&mut data, columns)).await?;
+        let encode = |input: &Input| self.model.encode_input(input, &self.prompt);
+        let lengths = self.model.run_texts(&inputs, wait, encode, |encoding| encoding.length(), copy_to(&mut data, columns)).await?;
         Ok(Embeddings { data, columns, lengths })
     }
 

@@ -7,8 +7,9 @@ use crate::builder::{Builder, Options, Task};
 use crate::checkpoint::{Checkpoint, Encoding};
 use crate::error::Result;
 use crate::heads::hidden_states;
-use crate::model::{Input, Length, Model, Needs, lengths, sequences};
+use crate::model::{Model, Needs};
 use crate::runner::Wait;
+use crate::texts::{Input, Length};
 
 /// An encoder on the GPU that gives its hidden states. All calls take `&self`; any number of threads may share one.
 pub struct FeatureExtractor {
@@ -72,8 +73,7 @@ impl FeatureExtractor {
     /// # Errors
     /// As [`Embedder::embed`](crate::Embedder::embed).
     pub fn features<'a, I: Into<Input<'a>>>(&self, texts: impl IntoIterator<Item = I>) -> Result<Vec<Features>> {
-        let encodings = self.encode(texts)?;
-        pollster::block_on(self.run(&sequences(&encodings), lengths(&encodings), Wait::Here))
+        pollster::block_on(self.run(texts, Wait::Here))
     }
 
     /// As [`FeatureExtractor::features`], for callers that must not block while the GPU works.
@@ -81,8 +81,7 @@ impl FeatureExtractor {
     /// # Errors
     /// As [`FeatureExtractor::features`].
     pub async fn features_async<'a, I: Into<Input<'a>>>(&self, texts: impl IntoIterator<Item = I>) -> Result<Vec<Features>> {
-        let encodings = self.encode(texts)?;
-        self.run(&sequences(&encodings), lengths(&encodings), Wait::InBackground).await
+        self.run(texts, Wait::InBackground).await
     }
 
     /// The hidden states of texts that are tokens already, with all specials in place.
@@ -90,8 +89,11 @@ impl FeatureExtractor {
     /// # Errors
     /// As [`Embedder::embed_tokens`](crate::Embedder::embed_tokens).
     pub fn features_of_tokens(&self, texts: &[Sequence]) -> Result<Vec<Features>> {
-        let lengths = texts.iter().map(|text| Length { total: text.ids.len(), used: text.ids.len() }).collect();
-        pollster::block_on(self.run(texts, lengths, Wait::Here))
+        let mut features = self.empty(texts.len());
+        pollster::block_on(self.model.run(texts, Wait::Here, self.take_to(&mut features)))?;
+        let length = |text: &Sequence| Length { total: text.ids.len(), used: text.ids.len() };
+        features.iter_mut().zip(texts).for_each(|(features, text)| features.length = length(text));
+        Ok(features)
     }
 
     /// Makes tokens of texts, specials included, as [`FeatureExtractor::features`] does.
@@ -102,21 +104,33 @@ impl FeatureExtractor {
         self.model.encode(texts, "")
     }
 
-    async fn run(&self, sequences: &[Sequence<'_>], lengths: Vec<Length>, wait: Wait) -> Result<Vec<Features>> {
+    async fn run<'a, I: Into<Input<'a>>>(&self, texts: impl IntoIterator<Item = I>, wait: Wait) -> Result<Vec<Features>> {
+        let inputs: Vec<Input> = texts.into_iter().map(Into::into).collect();
+        let mut features = self.empty(inputs.len());
+        let encode = |input: &Input| self.model.encode_input(input, "");
+        let lengths = self.model.run_texts(&inputs, wait, encode, |encoding| encoding.length(), self.take_to(&mut features)).await?;
+        features.iter_mut().zip(lengths).for_each(|(features, length)| features.length = length);
+        Ok(features)
+    }
+
+    /// Room for what the GPU gives.
+    fn empty(&self, texts: usize) -> Vec<Features> {
         let runner = self.model.runner();
-        let outputs = runner.outputs();
-        let (columns, states) = (outputs[0].columns, outputs.len() - usize::from(self.has_pooler));
-        let empty = |length| Features { states: vec![Vec::new(); states], pooler_output: None, columns, length };
-        let mut features: Vec<Features> = lengths.into_iter().map(empty).collect();
-        let take = |text: usize, output: usize, rows: &[f32]| {
-            let values = outputs[output].columns_of(rows).flatten().copied().collect();
+        let (columns, states) = (runner.outputs()[0].columns, runner.outputs().len() - usize::from(self.has_pooler));
+        let length = Length { total: 0, used: 0 };
+        vec![Features { states: vec![Vec::new(); states], pooler_output: None, columns, length }; texts]
+    }
+
+    /// Takes each output of each text to its place.
+    fn take_to<'a>(&self, features: &'a mut [Features]) -> impl FnMut(usize, usize, &[f32]) + use<'a> {
+        let runner = self.model.runner();
+        move |text, output, rows| {
+            let values = runner.outputs()[output].columns_of(rows).flatten().copied().collect();
             match features[text].states.get_mut(output) {
                 Some(state) => *state = values,
                 None => features[text].pooler_output = Some(values),
             }
-        };
-        self.model.run(sequences, wait, take).await?;
-        Ok(features)
+        }
     }
 
     /// The model: its shape, its tokenizer, its device, what it has cost.

@@ -7,8 +7,9 @@ use crate::builder::{Builder, Options, Task};
 use crate::checkpoint::{Checkpoint, Encoding};
 use crate::error::{Error, Result};
 use crate::heads::masked;
-use crate::model::{Input, Length, Model, Needs, lengths};
+use crate::model::{Model, Needs};
 use crate::runner::Wait;
+use crate::texts::{Input, Length, Tokens, of_text};
 
 /// Words for a mask where the caller does not say, and at most.
 const DEFAULT_TOP: usize = 5;
@@ -89,6 +90,18 @@ pub struct Filled {
     pub length: Length,
 }
 
+/// A text as tokens, and where its masks are.
+struct Masked {
+    encoding: Encoding,
+    places: Vec<u32>,
+}
+
+impl Tokens for Masked {
+    fn sequences(&self) -> impl Iterator<Item = Sequence<'_>> {
+        std::iter::once(Sequence { selected: &self.places, ..self.encoding.sequence() })
+    }
+}
+
 impl FillMask {
     /// Loads a model folder on the GPU that [`Gpu::new`](crate::Gpu::new) chooses.
     ///
@@ -108,8 +121,7 @@ impl FillMask {
     /// # Errors
     /// [`Error::Input`] for a text without a mask, or whose masks were cut off; as [`Embedder::embed`](crate::Embedder::embed) otherwise.
     pub fn fill<'a, I: Into<Input<'a>>>(&self, texts: impl IntoIterator<Item = I>) -> Result<Vec<Filled>> {
-        let encodings = self.model.encode(texts, "")?;
-        self.fill_encodings(&encodings)
+        pollster::block_on(self.run(texts, Wait::Here))
     }
 
     /// As [`FillMask::fill`], for callers that must not block while the GPU works.
@@ -117,8 +129,7 @@ impl FillMask {
     /// # Errors
     /// As [`FillMask::fill`].
     pub async fn fill_async<'a, I: Into<Input<'a>>>(&self, texts: impl IntoIterator<Item = I>) -> Result<Vec<Filled>> {
-        let encodings = self.model.encode(texts, "")?;
-        self.run(&encodings, Wait::InBackground).await
+        self.run(texts, Wait::InBackground).await
     }
 
     /// Finds words for the masks of texts that are tokens already.
@@ -126,7 +137,11 @@ impl FillMask {
     /// # Errors
     /// As [`FillMask::fill`].
     pub fn fill_encodings(&self, encodings: &[Encoding]) -> Result<Vec<Filled>> {
-        pollster::block_on(self.run(encodings, Wait::Here))
+        let masked = |(text, encoding): (usize, &Encoding)| self.masked(encoding.clone()).map_err(|error| of_text(text, error));
+        let masked = encodings.iter().enumerate().map(masked).collect::<Result<Vec<_>>>()?;
+        let sequences: Vec<_> = masked.iter().flat_map(Tokens::sequences).collect();
+        let rows = pollster::block_on(self.model.rows(&sequences, Wait::Here))?;
+        Ok(self.filled(rows, masked))
     }
 
     /// The places of the masks among a text's tokens.
@@ -146,17 +161,24 @@ impl FillMask {
         }
     }
 
-    async fn run(&self, encodings: &[Encoding], wait: Wait) -> Result<Vec<Filled>> {
-        let places = |(text, encoding)| self.masks(encoding).map_err(|error| Error::input(format!("text {text}: {error}")));
-        let selected = encodings.iter().enumerate().map(places).collect::<Result<Vec<_>>>()?;
-        let sequences: Vec<_> =
-            encodings.iter().zip(&selected).map(|(encoding, selected)| Sequence { selected, ..encoding.sequence() }).collect();
-        let rows = self.model.rows(&sequences, wait).await?;
-        let filled = rows.iter().zip(&selected).zip(lengths(encodings)).map(|((rows, places), length)| {
+    async fn run<'a, I: Into<Input<'a>>>(&self, texts: impl IntoIterator<Item = I>, wait: Wait) -> Result<Vec<Filled>> {
+        let inputs: Vec<Input> = texts.into_iter().map(Into::into).collect();
+        let encode = |input: &Input| self.masked(self.model.encode_input(input, "")?);
+        let (rows, masked) = self.model.rows_of_texts(&inputs, wait, encode, |masked| masked).await?;
+        Ok(self.filled(rows, masked))
+    }
+
+    fn masked(&self, encoding: Encoding) -> Result<Masked> {
+        Ok(Masked { places: self.masks(&encoding)?, encoding })
+    }
+
+    fn filled(&self, rows: Vec<Vec<f32>>, masked: Vec<Masked>) -> Vec<Filled> {
+        let filled = |(rows, Masked { encoding, places }): (Vec<f32>, Masked)| {
             let masks = rows.chunks_exact(2 * self.top + 1).zip(places);
-            Filled { masks: masks.map(|(row, &place)| Mask { position: place as usize, words: self.words(row) }).collect(), length }
-        });
-        Ok(filled.collect())
+            let masks = masks.map(|(row, place)| Mask { position: place as usize, words: self.words(row) }).collect();
+            Filled { masks, length: encoding.length() }
+        };
+        rows.into_iter().zip(masked).map(filled).collect()
     }
 
     /// A row is the columns, their logits, and the logarithm of the sum over all words.

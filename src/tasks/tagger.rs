@@ -2,13 +2,15 @@
 
 use std::path::Path;
 
+use crate::batch::Sequence;
 use crate::builder::{Builder, Options, Task};
 use crate::checkpoint::{Checkpoint, Encoding, Side, TokenSource};
 use crate::decode::entities::{Entity, EntityOptions, entities, merge_windows};
 use crate::error::Result;
 use crate::heads::classification;
-use crate::model::{Length, Model, Needs};
+use crate::model::{Model, Needs};
 use crate::runner::Wait;
+use crate::texts::{Input, Length, Tokens};
 
 /// A classifier of tokens on the GPU. All calls take `&self`; any number of threads may share one.
 pub struct Tagger {
@@ -51,6 +53,12 @@ pub struct Sourced {
     pub sources: Vec<TokenSource>,
 }
 
+impl Tokens for Sourced {
+    fn sequences(&self) -> impl Iterator<Item = Sequence<'_>> {
+        self.encoding.sequences()
+    }
+}
+
 /// What a [`Tagger`] says of one text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tagged {
@@ -80,8 +88,7 @@ impl Tagger {
     /// # Errors
     /// As [`Embedder::embed`](crate::Embedder::embed).
     pub fn tag<S: AsRef<str>>(&self, texts: &[S]) -> Result<Vec<Tagged>> {
-        let sourced = texts.iter().map(|text| self.encode(text.as_ref())).collect::<Result<Vec<_>>>()?;
-        pollster::block_on(self.run(texts, &sourced, Wait::Here))
+        pollster::block_on(self.run(texts, Wait::Here))
     }
 
     /// As [`Tagger::tag`], for callers that must not block while the GPU works.
@@ -89,8 +96,7 @@ impl Tagger {
     /// # Errors
     /// As [`Tagger::tag`].
     pub async fn tag_async<S: AsRef<str>>(&self, texts: &[S]) -> Result<Vec<Tagged>> {
-        let sourced = texts.iter().map(|text| self.encode(text.as_ref())).collect::<Result<Vec<_>>>()?;
-        self.run(texts, &sourced, Wait::InBackground).await
+        self.run(texts, Wait::InBackground).await
     }
 
     /// As [`Tagger::tag`], for texts that were made into tokens with [`Tagger::encode`].
@@ -98,18 +104,47 @@ impl Tagger {
     /// # Errors
     /// As [`Tagger::tag`].
     pub fn tag_encoded<S: AsRef<str>>(&self, texts: &[S], sourced: &[Sourced]) -> Result<Vec<Tagged>> {
-        pollster::block_on(self.run(texts, sourced, Wait::Here))
+        let sequences: Vec<_> = sourced.iter().map(|sourced| sourced.encoding.sequence()).collect();
+        let rows = pollster::block_on(self.model.rows(&sequences, Wait::Here))?;
+        self.tagged(texts, rows, sourced)
     }
 
-    /// Finds the entities of one long text, read in windows that share `stride` tokens; where they overlap, the likelier entity counts.
+    /// Finds the entities of one long text, read in windows that share `stride` tokens; where entities of two windows overlap, the
+    /// longer one counts, and of two as long the surer one.
     ///
     /// # Errors
     /// As [`Tagger::tag`], and when `stride` leaves no room for new tokens.
     pub fn tag_long(&self, text: &str, stride: usize) -> Result<Vec<Entity>> {
+        let tagged = self.tag_windows(&[text], &[self.windows(text, stride)?])?;
+        Ok(tagged.into_iter().flat_map(|tagged| tagged.entities).collect())
+    }
+
+    /// As [`Tagger::tag_long`], for texts that were made into tokens with [`Tagger::windows`]. Logits are those of all windows, one after
+    /// another, and lengths count what windows share in each of them.
+    ///
+    /// # Errors
+    /// As [`Tagger::tag`].
+    pub fn tag_windows<S: AsRef<str>>(&self, texts: &[S], windows: &[Vec<Sourced>]) -> Result<Vec<Tagged>> {
+        let sequences: Vec<_> = windows.iter().flat_map(Tokens::sequences).collect();
+        let mut rows = pollster::block_on(self.model.rows(&sequences, Wait::Here))?.into_iter();
+        let of_text = |(text, windows): (&S, &Vec<Sourced>)| {
+            let rows = rows.by_ref().take(windows.len()).collect();
+            let tagged = self.tagged(&vec![text.as_ref(); windows.len()], rows, windows)?;
+            let sum = |count: fn(&Length) -> usize| tagged.iter().map(|tagged| count(&tagged.length)).sum();
+            let length = Length { total: sum(|length| length.total), used: sum(|length| length.used) };
+            let logits = tagged.iter().flat_map(|tagged| &tagged.logits).copied().collect();
+            Ok(Tagged { entities: merge_windows(tagged.into_iter().map(|tagged| tagged.entities)), logits, length })
+        };
+        texts.iter().zip(windows).map(of_text).collect()
+    }
+
+    /// Makes tokens of a text of any length, in as many windows as it needs, each with the specials; neighbours share `stride` tokens.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::windows`](crate::checkpoint::Tokenizer::windows).
+    pub fn windows(&self, text: &str, stride: usize) -> Result<Vec<Sourced>> {
         let windows = self.model.tokenizer().windows(text, None, self.model.max_length(), stride, Side::First)?;
-        let sourced: Vec<_> = windows.into_iter().map(|(encoding, sources)| Sourced { encoding, sources }).collect();
-        let tagged = self.tag_encoded(&vec![text; sourced.len()], &sourced)?;
-        Ok(merge_windows(tagged.into_iter().map(|tagged| tagged.entities)))
+        Ok(windows.into_iter().map(|(encoding, sources)| Sourced { encoding, sources }).collect())
     }
 
     /// Makes tokens of a text and finds the place of each.
@@ -121,9 +156,13 @@ impl Tagger {
         Ok(Sourced { encoding, sources })
     }
 
-    async fn run<S: AsRef<str>>(&self, texts: &[S], sourced: &[Sourced], wait: Wait) -> Result<Vec<Tagged>> {
-        let sequences: Vec<_> = sourced.iter().map(|sourced| sourced.encoding.sequence()).collect();
-        let rows = self.model.rows(&sequences, wait).await?;
+    async fn run<S: AsRef<str>>(&self, texts: &[S], wait: Wait) -> Result<Vec<Tagged>> {
+        let inputs: Vec<Input> = texts.iter().map(Into::into).collect();
+        let (rows, sourced) = self.model.rows_of_texts(&inputs, wait, |input| self.encode(input.text), |sourced| sourced).await?;
+        self.tagged(texts, rows, &sourced)
+    }
+
+    fn tagged<S: AsRef<str>>(&self, texts: &[S], rows: Vec<Vec<f32>>, sourced: &[Sourced]) -> Result<Vec<Tagged>> {
         let tagged = rows.into_iter().zip(texts).zip(sourced).map(|((logits, text), Sourced { encoding, sources })| {
             let entities = entities(&logits, sources, text.as_ref(), &self.labels, &self.options)?;
             Ok(Tagged { entities, logits, length: encoding.length() })

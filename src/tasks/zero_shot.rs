@@ -7,8 +7,9 @@ use crate::builder::{Builder, Options, Task};
 use crate::checkpoint::{Checkpoint, Encoding};
 use crate::decode::softmax;
 use crate::error::{Error, Result};
-use crate::model::{Length, Model};
+use crate::model::Model;
 use crate::tasks::classifier::{Classification, Classifier, ClassifierSettings};
+use crate::texts::Length;
 
 /// Where a label goes in a hypothesis.
 const PLACE: &str = "{}";

@@ -11,7 +11,7 @@ use crate::common::compare::{Bound, Table};
 use crate::common::files::{read_json, with_labels, write};
 use crate::common::golden::Golden;
 use crate::common::gpu::gpu;
-use crate::{common, family, json_lines, lines_of, numbers, run_with};
+use crate::{common, family, json_lines, lines_of, numbers, run_with, some_words};
 
 /// As many tokens as the checkpoints have rows for; the specials have the ids that their configuration says.
 const VOCABULARY: &str = "[CLS] [PAD] [SEP] [UNK] [MASK] 猫 在 垫 子 上 。 👩 ##👩 💻 ##💻 🎉 e ##e n ##n a ##a c ##c f ##f x ##x w ##w .";
@@ -59,6 +59,50 @@ fn entities() {
         table.equal(text, &entities, &expected);
     }
     table.finish();
+}
+
+#[test]
+fn long_texts_are_cut_or_read_in_windows_or_refused() {
+    let folder = family("bert-token");
+    let (short, long) = (some_words(0, 3), some_words(1, 60));
+    let tag = |more: &[&str]| {
+        lines_of(
+            &folder,
+            &[&["tag", "--max-length", "20", "--aggregation", "simple"], more].concat(),
+            &[json!({"text": short}), json!({"text": long})],
+        )
+    };
+    let fields = |line: &Value| ["index", "tokens", "truncated"].map(|key| line[key].clone());
+    let options = EntityOptions { aggregation: Aggregation::Simple, ..EntityOptions::default() };
+    let tagger = Tagger::builder().gpu(gpu()).max_length(20).entities(options).from_dir(&folder).unwrap();
+    let mut table = Table::new("overflow");
+    let mut entities = |name: &str, line: &Value, text: &str, expected: &[minilm::Entity]| {
+        let places = |expected: &minilm::Entity| place(text, [expected.code_points.start, expected.code_points.end]);
+        let lines: Vec<Value> = line["entities"].as_array().unwrap().iter().map(|entity| found(entity, "text")).collect();
+        table.equal(name, &lines, &expected.iter().map(places).collect::<Vec<_>>());
+    };
+    let cut = tag(&["--overflow", "truncate"]);
+    assert_eq!(cut, tag(&[]));
+    assert_eq!(cut.iter().map(fields).collect::<Vec<_>>(), [[json!(0), json!(5), json!(false)], [json!(1), json!(20), json!(true)]]);
+    for (stride, more) in [(8, &["--stride", "8"][..]), (2, &[])] {
+        let chunks = tag(&[&["--overflow", "chunk", "--logits"], more].concat());
+        let tokens: usize = tagger.windows(&long, stride).unwrap().iter().map(|window| window.encoding.ids.len()).sum();
+        assert!(tokens > 62);
+        assert_eq!(
+            chunks.iter().map(fields).collect::<Vec<_>>(),
+            [[json!(0), json!(5), json!(false)], [json!(1), json!(tokens), json!(false)]]
+        );
+        assert_eq!(chunks[1]["logits"].as_array().unwrap().len(), tokens);
+        entities("short", &chunks[0], &short, &tagger.tag(&[&short]).unwrap()[0].entities);
+        entities("long", &chunks[1], &long, &tagger.tag_long(&long, stride).unwrap());
+    }
+    table.finish();
+    let run = run_with(&folder, &["tag", "--max-length", "20", "--overflow", "error", &long], "");
+    assert!(
+        run.text().contains("it has 62 tokens, more than the maximum length of 20: shorten it, or choose another --overflow"),
+        "{}",
+        run.text()
+    );
 }
 
 #[test]

@@ -11,6 +11,7 @@ pub mod gpu;
 pub mod memory;
 pub mod program;
 pub mod sentencepiece;
+pub mod small_model;
 pub mod synthetic;
 pub mod torch_file;
 
