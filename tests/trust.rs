@@ -149,7 +149,7 @@ fn a_mistake_in_any_form_of_a_product_is_found() {
         (f16, staged, "pack2x16float(value.zw)", "pack2x16float(value.xy)"),
         (f16, units, "1u * SIZE * WEIGHT_STRIDE", "0u * SIZE * WEIGHT_STRIDE"),
         (f16, units, "x_block[at + 3u]", "x_block[at + 2u]"),
-        (f16, units, "if k < 4u * INNER4", "if true"),
+        (f16, units, "if k < INNER4", "if k < INNER4 - 1u"),
         (int8, alone, "vec4f(128 * upper", "vec4f(127 * upper"),
         (int8, alone, "scale[block *", "scale[0u *"),
         (int8, subgroup, "at + GROUP4", "at"),
