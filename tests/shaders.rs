@@ -149,7 +149,8 @@ fn for_all(
 fn every_shader_keeps_to_the_limits_that_every_adapter_has() {
     let limits = wgpu::Limits::default();
     let mut most = 0;
-    for source in all_sources() {
+    // Forms on matrix units are offered only where they fit.
+    for source in all_sources().into_iter().filter(|source| !has_matrix_units(source)) {
         let (module, _) = module(&source, Capabilities::all()).unwrap();
         let bytes = |space: fn(naga::AddressSpace) -> bool| {
             let sizes = module.global_variables.iter().filter(|(_, variable)| space(variable.space));

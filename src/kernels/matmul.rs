@@ -125,7 +125,11 @@ impl Matmul {
     pub(crate) fn variants_with(&self, gpu: &Gpu, subgroup: Option<u32>) -> Vec<Variant> {
         let mut variants = self.without_matrix_units(subgroup);
         if let (Arithmetic::F16, Some((size, subgroup))) = (self.operands.arithmetic, gpu.matrix_units()) {
-            let fits = |variant: &Variant| self.workgroup_bytes(*variant) <= gpu.limits().max_compute_workgroup_storage_size;
+            let limits = gpu.limits();
+            let fits = |variant: &Variant| {
+                self.workgroup_bytes(*variant) <= limits.max_compute_workgroup_storage_size
+                    && variant.tile.lanes * variant.tile.row_groups * subgroup <= limits.max_compute_invocations_per_workgroup
+            };
             variants.extend(Variant::cooperative(size, subgroup).into_iter().filter(fits));
         }
         variants

@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::gpu::Gpu;
 use crate::kernels::attention::Attention;
 use crate::kernels::matmul::Matmul;
-use crate::kernels::{Arithmetic, Operands, Sharing, Tile, Variant};
+use crate::kernels::{Operands, Sharing, Tile, Variant};
 
 /// Rows up to which a batch of matrix products counts as small, and as middling.
 pub const BUCKETS: [u32; 3] = [32, 256, u32::MAX];
@@ -123,16 +123,15 @@ impl Chosen {
 
     /// For up to so many rows each, ascending.
     pub fn matmul(&self, kernel: &Matmul) -> Vec<(u32, Variant)> {
-        let measured = self.measured(Kernel::Matmul, [kernel.inner, kernel.outer], kernel.operands, &kernel.variants(&self.gpu));
+        let offered = kernel.variants(&self.gpu);
+        let measured = self.measured(Kernel::Matmul, [kernel.inner, kernel.outer], kernel.operands, &offered);
         if !measured.is_empty() {
             return measured;
         }
-        if let (Arithmetic::F16, false, Some((size, subgroup))) =
-            (kernel.operands.arithmetic, is_software(&self.gpu), self.gpu.matrix_units())
-        {
-            // Tiles of 64 x 64 with squares of 16: what it fits any adapter with, and a middle between few rows and many.
-            let tile = Tile::new(2, 2, 2, 2);
-            return vec![(u32::MAX, Variant { sharing: Sharing::Cooperative { size, subgroup }, tile })];
+        // Tiles of 64 x 64 with squares of 16: a middle between few rows and many.
+        let units = |variant: &&Variant| matches!(variant.sharing, Sharing::Cooperative { .. }) && variant.tile == Tile::new(2, 2, 2, 2);
+        if let (false, Some(variant)) = (is_software(&self.gpu), offered.iter().find(units)) {
+            return vec![(u32::MAX, *variant)];
         }
         match self.subgroups() {
             Some(size) => {
