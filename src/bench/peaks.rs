@@ -6,6 +6,7 @@ use crate::batch::{Batch, Sequence};
 use crate::bench::no_bounds;
 use crate::error::Result;
 use crate::gpu::{Amount, Arena, Cost, Count, Gpu, Grid, Plan, Source, Step};
+use crate::kernels::unroll;
 
 /// The adapter's own limits.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -17,6 +18,9 @@ pub struct Peaks {
 }
 
 const LANES: u32 = 64;
+
+/// Steps of a sum that are written out.
+const STEPS: usize = 16;
 
 /// `y = x` over a buffer that no cache holds.
 const COPY: &str = "
@@ -31,7 +35,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     }
 }";
 
-/// Sixteen sums that do not wait for one another, of numbers that stay small.
+/// Sixteen sums that do not wait for one another, of numbers that stay small; several steps written out, so that the loop costs nothing.
 const MULTIPLY_ADD: &str = "
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;
 @group(0) @binding(1) var<storage, read_write> y: array<vec4f>;
@@ -42,10 +46,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let factor = x[at];
     var a = factor; var b = factor + 1.0; var c = factor + 2.0; var d = factor + 3.0;
     for (var i = 0u; i < PER_LANE; i++) {
+#for step in 16
         a = fma(a, factor, b);
         b = fma(b, factor, c);
         c = fma(c, factor, d);
         d = fma(d, factor, a);
+#end
     }
     y[at] = a + b + c + d;
 }";
@@ -69,8 +75,8 @@ impl Peaks {
         let per_lane = bytes / 16 / LANES as usize / groups;
         let bytes = 2 * per_lane * groups * LANES as usize * 16;
         let copy = time(gpu, "peak_copy", COPY, per_lane, groups, bytes / 2)?;
-        let (per_lane, groups) = if gpu.info().device_type == wgpu::DeviceType::Cpu { (512, 256) } else { (16_384, 8192) };
-        let operations = per_lane * groups * LANES as usize * 4 * 4 * 2;
+        let (per_lane, groups) = if gpu.info().device_type == wgpu::DeviceType::Cpu { (512 / STEPS, 256) } else { (16_384 / STEPS, 8192) };
+        let operations = per_lane * groups * LANES as usize * STEPS * 4 * 4 * 2;
         let multiply_add = time(gpu, "peak_fma", MULTIPLY_ADD, per_lane, groups, groups * LANES as usize * 16)?;
         Ok(Self { bytes_per_second: bytes as f64 / copy, operations_per_second: operations as f64 / multiply_add })
     }
@@ -80,7 +86,7 @@ impl Peaks {
 fn time(gpu: &Gpu, kernel: &'static str, wgsl: &str, per_lane: usize, groups: usize, bytes: usize) -> Result<f64> {
     let mut arena = Arena::new(gpu, "peaks");
     let [x, y] = [arena.storage("x", bytes / 4)?, arena.storage("y", bytes / 4)?];
-    let source = Source::compose(kernel, &[("LANES", LANES), ("PER_LANE", per_lane as u32)], &[wgsl], Vec::new());
+    let source = Source::compose(kernel, &[("LANES", LANES), ("PER_LANE", per_lane as u32)], &[&unroll(wgsl, &[])], Vec::new());
     let pipeline = gpu.pipeline(source)?;
     let cost = Cost { rows: Count::Texts, operations: Amount::default(), bytes: Amount::default() };
     let step = Step::single(gpu, pipeline, Grid::each(Count::Fixed(groups as u32)), &[("x", &x), ("y", &y)], cost)?;

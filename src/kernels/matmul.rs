@@ -71,6 +71,7 @@ impl Matmul {
         // That has one group of rows, and must not seem to part ways by lanes.
         let (loads, stride, own_row, row_group) = match sharing {
             Sharing::Subgroup(size) => (rows.div_ceil(size), size, "lane.x", "0u"),
+            _ if row_groups == 1 => (rows, 1, "0u", "0u"),
             _ => (rows, 1, "0u", "lane.y"),
         };
         let (body, more) = match (sharing, self.operands.arithmetic) {

@@ -78,7 +78,7 @@ mod lib {
 
 /// Writes out the loops of a shader that are marked so: the lines between `#for i in SIZE` and its `#end` appear SIZE times, with `{i}` as
 /// a number. SIZE is a name of `sizes` or a number.
-fn unroll(wgsl: &str, sizes: &[(&str, u32)]) -> String {
+pub(crate) fn unroll(wgsl: &str, sizes: &[(&str, u32)]) -> String {
     fn expand(lines: &mut std::str::Lines, sizes: &[(&str, u32)], out: &mut String) {
         while let Some(line) = lines.next() {
             let words: Vec<&str> = line.split_whitespace().collect();

@@ -73,7 +73,8 @@ impl Variant {
             [Tile::new(1, 1, 4, 16), Tile::new(1, 1, 8, 16), Tile::new(4, 1, 16, 16), Tile::new(8, 2, 8, 8), Tile::new(8, 2, 16, 8)];
         offered.extend(staged.map(of(Sharing::Workgroup)));
         if let Some(size) = subgroup {
-            offered.extend([4, 8, 16, 32].map(|rows| Tile::new(rows, 1, size, 1)).map(of(Sharing::Subgroup(size))));
+            let tiles = [(4, 1), (8, 1), (16, 1), (32, 1), (16, 2), (32, 2)].map(|(rows, columns4)| Tile::new(rows, columns4, size, 1));
+            offered.extend(tiles.map(of(Sharing::Subgroup(size))));
         }
         offered
     }
