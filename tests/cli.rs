@@ -318,7 +318,8 @@ fn bench_measures_a_model() {
     let [dispatches, seconds] = [&found["models"][0]["dispatches"], &found["models"][0]["workloads"][2]["fastest"]];
     assert_eq!(workload["barriers"].as_u64(), dispatches.as_u64().map(|dispatches| dispatches - 1));
     let ratio = seconds.as_f64().unwrap() / found["models"][0]["workloads"][1]["fastest"].as_f64().unwrap();
-    assert_eq!(found["models"][0]["ratios"][0]["ratio"].as_f64(), Some(ratio), "{found}");
+    // What is read from JSON may differ in the last digit from what was written.
+    assert!((found["models"][0]["ratios"][0]["ratio"].as_f64().unwrap() / ratio - 1.0).abs() < 1e-12, "{found}");
     let kernels = found["models"][0]["kernels"].as_array().unwrap();
     let dispatches: u64 = kernels.iter().map(|kernel| kernel["dispatches"].as_u64().unwrap()).sum();
     if !kernels.is_empty() {
