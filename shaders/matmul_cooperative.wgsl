@@ -40,7 +40,8 @@ fn main(
             let k = block + i % DEPTH4;
             var value = vec4<f16>();
             if k < INNER4 {
-                value = vec4<f16>(x[min(first_row + i / DEPTH4, last_row) * INNER4 + k]);
+                let wide = x[min(first_row + i / DEPTH4, last_row) * INNER4 + k];
+                value = vec4<f16>(select(wide, wide * 3.0e38, abs(wide) > vec4f(65504.0))); // as in operands.wgsl
             }
             let at = i / DEPTH4 * X_STRIDE + i % DEPTH4 * 4u;
 #for j in 4

@@ -37,8 +37,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) lane:
     for (var block = 0u; block < groups; block++) {
 #for r in ROWS
 #for c in COLUMNS4
-        var upper_{r}_{c} = vec4i();
-        var lower_{r}_{c} = vec4i();
+        var half_0_{r}_{c} = vec4i(); // counts 128 times
+        var half_1_{r}_{c} = vec4i();
 #end
 #end
         let begin = block * GROUP4;
@@ -47,28 +47,19 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) lane:
 #for c in COLUMNS4
             let weight_{c} = weight[k * OUTER4 + column_{c}];
 #end
+#for h in 2
             {
 #for l in LOADS
-                let x_{l} = x[load_{l} + at];
+                let x_{l} = x[load_{l} + at + {h}u * GROUP4];
 #end
 #for r in ROWS
                 let a_{r} = ROW_{r};
 #for c in COLUMNS4
-                upper_{r}_{c} += dots(a_{r}, weight_{c});
+                half_{h}_{r}_{c} += dots(a_{r}, weight_{c});
 #end
 #end
             }
-            {
-#for l in LOADS
-                let x_{l} = x[load_{l} + at + GROUP4];
 #end
-#for r in ROWS
-                let a_{r} = ROW_{r};
-#for c in COLUMNS4
-                lower_{r}_{c} += dots(a_{r}, weight_{c});
-#end
-#end
-            }
         }
 #for l in LOADS
         let x_{l} = bitcast<f32>(x[load_{l} + block * GROUP_WORDS]);
@@ -79,7 +70,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) lane:
 #for r in ROWS
         let scale_of_row_{r} = ROW_{r};
 #for c in COLUMNS4
-        sum_{r}_{c} = fma(scale_of_row_{r} * scale_{c}, vec4f(128 * upper_{r}_{c} + lower_{r}_{c}), sum_{r}_{c});
+        sum_{r}_{c} = fma(scale_of_row_{r} * scale_{c}, vec4f(128 * half_0_{r}_{c} + half_1_{r}_{c}), sum_{r}_{c});
 #end
 #end
     }

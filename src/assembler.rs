@@ -59,7 +59,7 @@ pub struct Assembler<'a, 'g> {
     pub upload: Upload<'a, 'g>,
     pub activations: &'a mut Arena<'g>,
     pub steps: Vec<Step>,
-    /// Rows in eight bits, where products take them.
+    /// Rows as bytes, where products take them.
     pub quantized: Option<wgpu::Buffer>,
 }
 
@@ -81,27 +81,23 @@ impl Assembler<'_, '_> {
         let Linear { inner, outer, operands, weight, scale, bias } = linear;
         let (inner, outer, operands) = (*inner, *outer, *operands);
         let batch = &self.inputs.header;
-        let x = match operands.arithmetic {
-            Arithmetic::Int8 => {
-                let quantized = self.quantized(rows)?;
-                let buffers = quantize::Buffers { batch, x, y: &quantized };
-                self.steps.push(Quantize { inner, rows }.step(self.gpu, &buffers)?);
-                &quantized.clone()
-            }
-            _ => x,
-        };
+        let quantized = if operands.arithmetic == Arithmetic::Int8 { Some(self.quantized()?) } else { None };
+        if let Some(y) = &quantized {
+            self.steps.push(Quantize { inner, rows }.step(self.gpu, &quantize::Buffers { batch, x, y })?);
+        }
+        let x = quantized.as_ref().unwrap_or(x);
         let kernel = Matmul { inner, outer, operands, activation, residual: residual.is_some(), rows };
         let buffers = matmul::Buffers { batch, x, weight, scale: scale.as_ref(), bias, residual, y };
         self.steps.push(kernel.step(self.gpu, &self.tuning.matmul(&kernel), &buffers)?);
         Ok(())
     }
 
-    /// Room for rows in eight bits, which each product reads just after they were written.
-    fn quantized(&mut self, rows: Count) -> Result<wgpu::Buffer> {
+    /// Room for rows as bytes, of any kind, which each product reads just after they were written.
+    fn quantized(&mut self) -> Result<wgpu::Buffer> {
         match &self.quantized {
             Some(buffer) => Ok(buffer.clone()),
             None => {
-                let words = self.capacity.rows(rows) * quantize::row_words(widest_row(self.config));
+                let words = self.capacity.tokens * quantize::row_words(widest_row(self.config));
                 Ok(self.quantized.insert(self.activations.storage("quantized", words)?).clone())
             }
         }

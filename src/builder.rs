@@ -107,7 +107,7 @@ impl<T: Task> Builder<T> {
     }
 
     /// What the encoder multiplies with: [`Arithmetic::F32`] where nothing is said. The others take weights in their own format, are less
-    /// exact, and faster on adapters with matrix units or packed products of bytes.
+    /// exact, and meant for adapters with matrix units or packed products of bytes; elsewhere they are slower.
     pub fn arithmetic(mut self, arithmetic: Arithmetic) -> Self {
         self.options.arithmetic = arithmetic;
         self

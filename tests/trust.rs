@@ -150,9 +150,9 @@ fn a_mistake_in_any_form_of_a_product_is_found() {
         (f16, units, "1u * SIZE * WEIGHT_STRIDE", "0u * SIZE * WEIGHT_STRIDE"),
         (f16, units, "x_block[at + 3u]", "x_block[at + 2u]"),
         (f16, units, "if k < INNER4", "if k < INNER4 - 1u"),
-        (int8, alone, "vec4f(128 * upper", "vec4f(127 * upper"),
+        (int8, alone, "vec4f(128 * half_0", "vec4f(127 * half_0"),
         (int8, alone, "scale[block *", "scale[0u *"),
-        (int8, subgroup, "at + GROUP4", "at"),
+        (int8, subgroup, "at + 1u * GROUP4", "at"),
         (int8, subgroup, "k < min(begin + GROUP4", "k < min(begin + GROUP4 - 1u"),
         (Operands::ALL[2], alone, "8u * j, 8u", "8u * j, 7u"),
     ];

@@ -7,10 +7,12 @@ override HALF: bool; // whether activations are rounded to f16 first
 
 fn x_at(at: u32) -> vec4f {
     let value = x[at];
-    if HALF {
-        return vec4f(unpack2x16float(pack2x16float(value.xy)), unpack2x16float(pack2x16float(value.zw)));
+    if !HALF {
+        return value;
     }
-    return value;
+    // What is beyond f16 must not turn into a number, as it may where a driver rounds towards zero: it becomes infinite.
+    let rounded = vec4f(unpack2x16float(pack2x16float(value.xy)), unpack2x16float(pack2x16float(value.zw)));
+    return select(rounded, value * 3.0e38, abs(value) > vec4f(65504.0));
 }
 
 // Row 4 * k + j of the weight.

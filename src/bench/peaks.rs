@@ -46,7 +46,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let factor = x[at];
     var a = factor; var b = factor + 1.0; var c = factor + 2.0; var d = factor + 3.0;
     for (var i = 0u; i < PER_LANE; i++) {
-#for step in 16
+#for step in STEPS
         a = fma(a, factor, b);
         b = fma(b, factor, c);
         c = fma(c, factor, d);
@@ -86,7 +86,12 @@ impl Peaks {
 fn time(gpu: &Gpu, kernel: &'static str, wgsl: &str, per_lane: usize, groups: usize, bytes: usize) -> Result<f64> {
     let mut arena = Arena::new(gpu, "peaks");
     let [x, y] = [arena.storage("x", bytes / 4)?, arena.storage("y", bytes / 4)?];
-    let source = Source::compose(kernel, &[("LANES", LANES), ("PER_LANE", per_lane as u32)], &[&unroll(wgsl, &[])], Vec::new());
+    let source = Source::compose(
+        kernel,
+        &[("LANES", LANES), ("PER_LANE", per_lane as u32)],
+        &[&unroll(wgsl, &[("STEPS", STEPS as u32)])],
+        Vec::new(),
+    );
     let pipeline = gpu.pipeline(source)?;
     let cost = Cost { rows: Count::Texts, operations: Amount::default(), bytes: Amount::default() };
     let step = Step::single(gpu, pipeline, Grid::each(Count::Fixed(groups as u32)), &[("x", &x), ("y", &y)], cost)?;

@@ -120,7 +120,7 @@ pub struct OperandArguments {
     /// [default: f32, or that of --arithmetic]
     #[arg(long, value_enum, value_name = "FORMAT", help_heading = "GPU")]
     pub weights: Option<Numbers>,
-    /// Multiply in this format, with weights in the same: less exact, and faster where the GPU has units for it
+    /// Multiply in this format, with weights in the same: less exact, and meant for GPUs that have units for it
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "f32", help_heading = "GPU")]
     pub arithmetic: Numbers,
 }
