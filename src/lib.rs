@@ -52,6 +52,7 @@ pub mod gpu;
 pub mod guarantees {}
 mod heads;
 pub mod kernels;
+mod loader;
 mod memory;
 mod model;
 mod pace;

@@ -7,7 +7,8 @@ use crate::checkpoint::{Checkpoint, Encoding, Score};
 use crate::decode::{sigmoid, softmax};
 use crate::error::Result;
 use crate::heads::classification;
-use crate::model::{Model, Needs};
+use crate::loader::Needs;
+use crate::model::Model;
 use crate::runner::Wait;
 use crate::texts::{Input, Length, lengths, sequences};
 

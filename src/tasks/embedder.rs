@@ -7,7 +7,8 @@ use crate::builder::{Builder, Options, Task};
 use crate::checkpoint::{Checkpoint, Encoding, Module, Pooling, Side};
 use crate::error::{Error, Result};
 use crate::heads::sentence::{self, Recipe};
-use crate::model::{Model, Needs};
+use crate::loader::Needs;
+use crate::model::Model;
 use crate::runner::Wait;
 use crate::texts::{Input, Length, lengths, sequences, some};
 

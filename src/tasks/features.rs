@@ -7,7 +7,8 @@ use crate::builder::{Builder, Options, Task};
 use crate::checkpoint::{Checkpoint, Encoding};
 use crate::error::Result;
 use crate::heads::hidden_states;
-use crate::model::{Model, Needs};
+use crate::loader::Needs;
+use crate::model::Model;
 use crate::runner::Wait;
 use crate::texts::{Input, Length};
 

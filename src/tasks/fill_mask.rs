@@ -7,7 +7,8 @@ use crate::builder::{Builder, Options, Task};
 use crate::checkpoint::{Checkpoint, Encoding};
 use crate::error::{Error, Result};
 use crate::heads::masked;
-use crate::model::{Model, Needs};
+use crate::loader::Needs;
+use crate::model::Model;
 use crate::runner::Wait;
 use crate::texts::{Input, Length, Tokens, of_text};
 

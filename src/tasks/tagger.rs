@@ -8,7 +8,8 @@ use crate::checkpoint::{Checkpoint, Encoding, Side, TokenSource};
 use crate::decode::entities::{Entity, EntityOptions, entities, merge_windows};
 use crate::error::Result;
 use crate::heads::classification;
-use crate::model::{Model, Needs};
+use crate::loader::Needs;
+use crate::model::Model;
 use crate::runner::Wait;
 use crate::texts::{Input, Length, Tokens};
 
