@@ -193,6 +193,10 @@ fn matmul_equals_the_reference() {
             let kernel = Matmul { inner, outer, operands, activation, residual, rows };
             let mut baseline = Vec::new();
             for variant in kernel.variants(&gpu) {
+                // Of the largest tiles, which lavapipe takes seconds to compile, one case of each three.
+                if variant.tile.vectors() > 32 && i % 3 != 1 {
+                    continue;
+                }
                 let case = format!("{variant} {operands} [{tokens}, {inner}] x [{inner}, {outer}] {activation:?} residual {residual}");
                 let y = poisoned(&gpu, (tokens + CANARIES) * padded(outer));
                 let buffers = matmul::Buffers {

@@ -138,7 +138,12 @@ impl Matmul {
 
     pub(super) fn without_matrix_units(&self, subgroup: Option<u32>) -> Vec<Variant> {
         let mut variants = Variant::matmuls(subgroup);
-        variants.retain(|variant| self.operands.arithmetic != Arithmetic::Int8 || variant.sharing != Sharing::Workgroup);
+        // The largest tiles take seconds to compile where they are of use, on a processor, and there other arithmetic is not.
+        variants.retain(|Variant { sharing, tile }| match self.operands.arithmetic {
+            Arithmetic::F32 => true,
+            Arithmetic::F16 => tile.vectors() <= 32,
+            Arithmetic::Int8 => tile.vectors() <= 32 && *sharing != Sharing::Workgroup,
+        });
         variants
     }
 

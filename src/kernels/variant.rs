@@ -39,6 +39,11 @@ impl Tile {
     pub const fn new(rows: u32, columns4: u32, lanes: u32, row_groups: u32) -> Self {
         Self { rows, columns4, lanes, row_groups }
     }
+
+    /// Vectors of four sums that a lane has.
+    pub const fn vectors(self) -> u32 {
+        self.rows * self.columns4
+    }
 }
 
 /// How a kernel is made for an adapter. The default needs nothing beyond WebGPU's default limits and works everywhere.
@@ -73,7 +78,12 @@ impl Variant {
             [Tile::new(1, 1, 4, 16), Tile::new(1, 1, 8, 16), Tile::new(4, 1, 16, 16), Tile::new(8, 2, 8, 8), Tile::new(8, 2, 16, 8)];
         offered.extend(staged.map(of(Sharing::Workgroup)));
         if let Some(size) = subgroup {
-            let tiles = [(4, 1), (8, 1), (16, 1), (32, 1), (16, 2), (32, 2)].map(|(rows, columns4)| Tile::new(rows, columns4, size, 1));
+            let mut tiles = vec![(4, 1), (8, 1), (16, 1), (32, 1), (16, 2)];
+            // A processor's lanes: sums that its registers do not hold wait in its first cache.
+            if size <= 8 {
+                tiles.extend([(32, 2), (64, 2)]);
+            }
+            let tiles = tiles.into_iter().map(|(rows, columns4)| Tile::new(rows, columns4, size, 1));
             offered.extend(tiles.map(of(Sharing::Subgroup(size))));
         }
         offered
