@@ -9,7 +9,7 @@ use common::compare::Table;
 use common::golden::Golden;
 use common::small_model::{change_config, change_tensor, safetensors, small_folder, small_tensors, tensors_of, write, write_json};
 use common::{fixture, reference};
-use minilm::checkpoint::{Activation, Checkpoint, DenseModule, Dtype, Module, Pooling, quantize};
+use minilm::checkpoint::{Activation, Checkpoint, DenseModule, Dtype, EncoderConfig, Encoding, Module, Pooling, quantize};
 use serde_json::{Value, json};
 
 const FOLDERS: [&str; 5] = [
@@ -110,11 +110,42 @@ fn texts_are_lowercased_where_the_folder_says_so() {
     assert_eq!(ids(), [2, 5, 3, 6, 3]);
 }
 
+/// As transformers cuts: the longer text first, or only the first one; at the end, or where the folder says so at the beginning.
+#[test]
+fn texts_are_cut_where_the_folder_and_the_task_say() {
+    let folder = small_folder();
+    let expect = |longest: [u32; 6], first: [u32; 6], alone: [u32; 4]| {
+        let tokenizer = Checkpoint::open(folder.path()).unwrap().tokenizer;
+        let ids = |encoding: minilm::Result<Encoding>| encoding.unwrap().ids;
+        assert_eq!(ids(tokenizer.encode("a b c", Some("c a"), 6)), longest);
+        assert_eq!(ids(tokenizer.encode_beside("b c", "c a", 6)), first);
+        // No room for the first text: both are cut.
+        assert_eq!(ids(tokenizer.encode_beside("a b c", "c a a a", 6)).len(), 6);
+        assert_eq!(ids(tokenizer.encode("a b c", None, 4)), alone);
+    };
+    expect([2, 5, 6, 3, 7, 3], [2, 6, 3, 7, 5, 3], [2, 5, 6, 3]);
+    write_json(folder.path(), "tokenizer_config.json", json!({"truncation_side": "left"}));
+    expect([2, 6, 7, 3, 5, 3], [2, 7, 3, 7, 5, 3], [2, 6, 7, 3]);
+    write_json(folder.path(), "tokenizer_config.json", json!({"truncation_side": "middle"}));
+    let error = Checkpoint::open(folder.path()).unwrap_err().to_string();
+    assert!(["`truncation_side`", "right or left", "\"middle\""].iter().all(|word| error.contains(word)), "{error}");
+}
+
 #[test]
 fn types_are_zeros_where_the_model_has_only_one() {
     let folder = small_folder();
     let types = || Checkpoint::open(folder.path()).unwrap().tokenizer.encode("a", Some("b"), 6).unwrap().type_ids;
     assert_eq!(types(), [0, 0, 0, 1, 1]);
+    // What transformers' class gives the model, unless the folder names it.
+    for (settings, expected) in [
+        (json!({"tokenizer_class": "DistilBertTokenizer"}), [0; 5]),
+        (json!({"tokenizer_class": "DistilBertTokenizer", "model_input_names": ["input_ids", "token_type_ids"]}), [0, 0, 0, 1, 1]),
+        (json!({"model_input_names": ["input_ids", "attention_mask"]}), [0; 5]),
+        (json!({}), [0, 0, 0, 1, 1]),
+    ] {
+        write_json(folder.path(), "tokenizer_config.json", settings);
+        assert_eq!(types(), expected);
+    }
     change_config(folder.path(), |config| config["type_vocab_size"] = json!(1));
     change_tensor(folder.path(), "embeddings.token_type_embeddings.weight", |tensor| {
         tensor.1 = vec![1, 16];
@@ -238,6 +269,13 @@ fn positions_of_roberta_start_after_padding() {
     change_config(folder.path(), |config| config["model_type"] = json!("xlm-roberta"));
     let config = Checkpoint::open(folder.path()).unwrap().config;
     assert_eq!((config.position_offset, config.max_tokens(), config.head_dim()), (2, 4, 8));
+    // MPNet's padding is 1, whatever the file says, and its distances have 32 buckets.
+    change_config(folder.path(), |config| (config["model_type"], config["pad_token_id"]) = (json!("mpnet"), json!(4)));
+    let config = EncoderConfig::open(folder.path().join("config.json")).unwrap();
+    assert_eq!((config.position_offset, config.padding(), config.relative_buckets), (2, Some(1), 32));
+    change_config(folder.path(), |config| config["relative_attention_num_buckets"] = json!(16));
+    let error = EncoderConfig::open(folder.path().join("config.json")).unwrap_err().to_string();
+    assert!(["`relative_attention_num_buckets`", "expected 32", "found 16"].iter().all(|word| error.contains(word)), "{error}");
 }
 
 #[test]

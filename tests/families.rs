@@ -163,6 +163,10 @@ fn scores_follow_the_configuration() {
             let path = entry.unwrap().path();
             fs::copy(&path, copy.path().join(path.file_name().unwrap())).unwrap();
         }
+        if let Some(newest) = settings.get("activation_fn") {
+            let settings = serde_json::json!({"model_type": "CrossEncoder", "activation_fn": newest});
+            fs::write(copy.path().join("config_sentence_transformers.json"), settings.to_string()).unwrap();
+        }
         let path = copy.path().join("config.json");
         let mut config: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
         config.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
@@ -182,6 +186,12 @@ fn scores_follow_the_configuration() {
             "roberta-sequence",
             serde_json::json!({"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}}),
             Score::Raw,
+        ),
+        ("bert-sequence", serde_json::json!({"activation_fn": "torch.nn.modules.linear.Identity"}), Score::Raw),
+        (
+            "roberta-sequence",
+            serde_json::json!({legacy: "torch.nn.modules.linear.Identity", "activation_fn": "torch.nn.modules.activation.Sigmoid"}),
+            Score::Sigmoid,
         ),
     ];
     for (name, settings, expected) in cases {
@@ -309,14 +319,33 @@ fn modules_of_sentence_transformers() {
     let embedder = Embedder::builder().gpu(gpu()).from_dir(&folder).unwrap();
     assert_eq!((embedder.pooling(), embedder.normalizes(), embedder.dimension()), (&Pooling::ALL[..], true, 20));
     let sequences: Vec<_> = golden.texts.iter().map(Text::sequence).collect();
-    let expected: Vec<f64> = golden.texts.iter().flat_map(|text| text.embedding.clone().unwrap()).collect();
-    table.close(&name, embedder.embed_tokens(&sequences).unwrap().as_slice(), &expected, BOUND);
+    let golden_rows: Vec<f64> = golden.texts.iter().flat_map(|text| text.embedding.clone().unwrap()).collect();
+    table.close(&name, embedder.embed_tokens(&sequences).unwrap().as_slice(), &golden_rows, BOUND);
     // Matryoshka: the first columns, with a norm of 1 again.
     let short = Embedder::builder().gpu(gpu()).dimensions(7).from_dir(&folder).unwrap();
-    let expected = reference::normalize(&expected, 20, 7);
+    let expected = reference::normalize(&golden_rows, 20, 7);
     table.close("7 dimensions", short.embed_tokens(&sequences).unwrap().as_slice(), &expected, BOUND);
     let rows = short.embed(["w1 w2"]).unwrap();
     assert_eq!((short.dimension(), rows.dimension(), rows.as_slice().len()), (7, 7, 7));
+    // Where the folder says so, rows are cut when they are done, and only as far as there are columns.
+    let asks = tempfile::tempdir().unwrap();
+    for part in ["", "1_Pooling", "2_Dense", "3_LayerNorm", "4_Normalize"] {
+        let to = asks.path().join(part);
+        fs::create_dir_all(&to).unwrap();
+        for file in fs::read_dir(folder.join(part)).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()) {
+            fs::copy(&file, to.join(file.file_name().unwrap())).unwrap();
+        }
+    }
+    for (dimensions, normalize, expected) in
+        [(7, None, golden_rows.chunks(20).flat_map(|row| row[..7].to_vec()).collect()), (7, Some(true), expected), (21, None, golden_rows)]
+    {
+        let settings = serde_json::json!({"truncate_dim": dimensions});
+        fs::write(asks.path().join("config_sentence_transformers.json"), settings.to_string()).unwrap();
+        let builder = Embedder::builder().gpu(gpu());
+        let builder = if let Some(normalize) = normalize { builder.normalize(normalize) } else { builder };
+        let rows = builder.from_dir(asks.path()).unwrap().embed_tokens(&sequences).unwrap();
+        table.close(format!("{settings} {normalize:?}"), rows.as_slice(), &expected, BOUND);
+    }
     for dimensions in [0, 21] {
         let refused = Embedder::builder().gpu(gpu()).dimensions(dimensions).from_dir(&folder).err().unwrap().to_string();
         table.check("dimensions", refused.contains(&format!("{dimensions} dimensions")) && refused.contains("have 20"), &refused);

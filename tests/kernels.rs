@@ -387,7 +387,7 @@ fn embedding_equals_the_reference_whole_and_in_parts() {
 fn attention_equals_the_reference_within_each_text() {
     let gpu = gpu();
     let mut table = Table::new("attention");
-    let cases: [(usize, usize, &[usize], f32); 11] = [
+    let cases: [(usize, usize, &[usize], f32); 13] = [
         // heads, head_dim, lengths of texts, size of the scores; every second case has a bias by distance
         (1, 8, &[1], 1.0),
         (5, 16, &[31, 1, 32, 33, 2], 1.0),
@@ -400,6 +400,8 @@ fn attention_equals_the_reference_within_each_text() {
         (1, 12, &[300], 1.0), // distances beyond the range of the bias
         (12, 36, &[17, 16, 15, 48, 8, 96, 47], 4.0),
         (1, 8, &[4099, 5], 1.0),
+        (3, 1, &[35, 6], 1.0), // heads of less than a vector
+        (2, 7, &[12, 33], 1.0),
     ];
     let mut staged = vec![None; cases.len()];
     let variants = Variant::attentions(Variant::subgroup(&gpu));

@@ -196,6 +196,41 @@ fn the_class_decides_between_files() {
     table.finish();
 }
 
+/// As in transformers, where a class builds its tokenizer anew, `tokenizer.json` gives way to what the configuration says or leaves to the
+/// class, which is what a tokenizer from the class's own files does.
+#[test]
+fn the_configuration_goes_before_tokenizer_json() {
+    let mut table = Table::new("configuration");
+    let (bert, roberta) = (fixture("tiny-minilm-bert-l3-h96"), fixture("roberta-tokenizer"));
+    for (source, files, class, settings) in [
+        (&bert, &["vocab.txt"][..], "BertTokenizer", json!({"do_lower_case": false})),
+        (&bert, &["vocab.txt"], "ElectraTokenizerFast", json!({"do_lower_case": false, "strip_accents": true})),
+        (&bert, &["vocab.txt"], "DistilBertTokenizer", json!({"strip_accents": false})),
+        (&bert, &["vocab.txt"], "BertTokenizerFast", json!({"tokenize_chinese_chars": false})),
+        (&roberta, &["vocab.json", "merges.txt"], "RobertaTokenizer", json!({"add_prefix_space": true, "trim_offsets": false})),
+    ] {
+        let (built, read) = (copy(source, files), copy(source, &["tokenizer.json"]));
+        let golden = Golden { max_length: 64, ..Golden::open(source) };
+        let mut settings = settings;
+        settings["mask_token"] = read_json::<Value>(&source.join("tokenizer_config.json"))["mask_token"].take();
+        let mut open = |class: &str| {
+            settings["tokenizer_class"] = json!(class);
+            [&built, &read].map(|folder| {
+                write(folder.path(), "tokenizer_config.json", settings.to_string());
+                Tokenizer::open(folder.path())
+            })
+        };
+        let [expected, found] = open(class).map(Result::unwrap);
+        same(&mut table, source, &found, &expected, &golden);
+        // A class that is none of these takes the file as it is.
+        let plain = open("PreTrainedTokenizerFast")[1].as_ref().unwrap().encode("Ünï CASE 漢字", None, 64).unwrap();
+        table.equal(class, &plain.ids, &Tokenizer::open(source).unwrap().encode("Ünï CASE 漢字", None, 64).unwrap().ids);
+        let differs = expected.encode("Ünï CASE 漢字", None, 64).unwrap() != plain;
+        table.check(class, differs, "the settings change nothing");
+    }
+    table.finish();
+}
+
 /// Ids as transformers 4 gives them, or where it loses flags of the list of added tokens, transformers 5.
 #[test]
 fn settings_and_added_tokens_count() {

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::family::{ActivationField, Family, Field};
+use super::family::{ActivationField, Family, Field, Positions};
 use super::json::{Object, shown};
 use crate::{Error, Result};
 
 /// Head sizes that the attention kernel can run.
-const HEAD_DIMS: std::ops::RangeInclusive<usize> = 8..=128;
+const HEAD_DIMS: std::ops::RangeInclusive<usize> = 1..=128;
 
 /// The shape of an encoder.
 #[derive(Debug, Clone)]
@@ -86,7 +86,7 @@ impl EncoderConfig {
 
     /// The id of padding, where positions start after it and leave it out.
     pub fn padding(&self) -> Option<usize> {
-        self.family.positions_after_padding.then(|| self.position_offset - 1)
+        self.position_offset.checked_sub(1)
     }
 
     /// Types that a token may have: token types, or languages and none of them.
@@ -123,11 +123,15 @@ impl EncoderConfig {
         }
         if !HEAD_DIMS.contains(&(hidden / heads)) {
             let found = format!("{heads} (heads of {} from `{}` {hidden})", hidden / heads, names.hidden[0]);
-            return Err(config.unsupported(names.heads[0], "heads of 8 to 128", found));
+            return Err(config.unsupported(names.heads[0], "heads of 1 to 128", found));
         }
-        let position_offset = if family.positions_after_padding { padding(config, family, vocabulary)? + 1 } else { 0 };
+        let position_offset = match family.positions {
+            Positions::FromZero => 0,
+            Positions::AfterPadding => padding(config, family, vocabulary)? + 1,
+            Positions::AfterOne => 2,
+        };
         if position_offset >= position_rows {
-            let expected = format!("more than {position_offset} (positions start after `pad_token_id` {})", position_offset - 1);
+            let expected = format!("more than {position_offset} (positions start after the id of padding, {})", position_offset - 1);
             return Err(config.wrong(names.position_rows[0], expected, position_rows, "correct the file or download it again"));
         }
         let size =
@@ -211,7 +215,7 @@ fn refuse_variants(config: &Object) -> Result<()> {
 }
 
 fn padding(config: &Object, family: &Family, vocabulary: usize) -> Result<usize> {
-    let padding = config.size("pad_token_id")?.unwrap_or(family.default_padding);
+    let padding = config.size("pad_token_id")?.unwrap_or(1);
     if padding >= vocabulary {
         let expected = format!("less than `{}` {vocabulary}", family.fields.vocabulary[0]);
         return Err(config.wrong("pad_token_id", expected, padding, "correct the file or download it again"));
@@ -247,13 +251,13 @@ fn languages(config: &Object, family: &Family) -> Result<Option<Languages>> {
     Ok(Some(Languages { count, by_code }))
 }
 
+/// transformers counts distances in 32 buckets, whatever the table's size.
 fn relative_buckets(config: &Object) -> Result<usize> {
-    let field = "relative_attention_num_buckets";
-    let buckets = config.size(field)?.unwrap_or(32);
-    if buckets < 4 || !buckets.is_multiple_of(4) {
-        return Err(config.wrong(field, "a multiple of 4 such as 32", buckets, "correct the file or download it again"));
+    let (field, buckets) = ("relative_attention_num_buckets", 32);
+    match config.size(field)?.filter(|&found| found != buckets) {
+        Some(found) => Err(config.unsupported(field, buckets, found)),
+        None => Ok(buckets),
     }
-    Ok(buckets)
 }
 
 fn layer_norm_eps(config: &Object, family: &Family) -> Result<f32> {

@@ -21,12 +21,20 @@ pub struct Family {
     pub tensors: Names,
     /// Names of the tensors behind the encoder.
     pub heads: Heads,
-    /// The first token has position `pad_token_id + 1` instead of 0: that many rows of the position table are never used.
-    pub positions_after_padding: bool,
-    /// `pad_token_id` where `config.json` has none.
-    pub default_padding: usize,
+    pub positions: Positions,
     /// `layer_norm_eps` where `config.json` has none.
     pub default_layer_norm_eps: f64,
+}
+
+/// Where the position of a text's first token comes from. After the id of padding that many rows of the position table are never used, and
+/// padding in a text has no position of its own.
+#[derive(Debug, Clone, Copy)]
+pub enum Positions {
+    FromZero,
+    /// After `pad_token_id`, which is 1 where `config.json` has none.
+    AfterPadding,
+    /// After 1, whatever `config.json` says.
+    AfterOne,
 }
 
 /// What `config.json` calls the sizes of an encoder. Where there are several names, files of different age differ; the first is the
@@ -187,8 +195,7 @@ pub static FAMILIES: [Family; 6] = [
         fields: BERT_FIELDS,
         tensors: BERT_NAMES,
         heads: BERT_HEADS,
-        positions_after_padding: false,
-        default_padding: 0,
+        positions: Positions::FromZero,
         default_layer_norm_eps: 1e-12,
     },
     Family {
@@ -199,8 +206,7 @@ pub static FAMILIES: [Family; 6] = [
         fields: BERT_FIELDS,
         tensors: BERT_NAMES,
         heads: ROBERTA_HEADS,
-        positions_after_padding: true,
-        default_padding: 1,
+        positions: Positions::AfterPadding,
         default_layer_norm_eps: 1e-12,
     },
     Family {
@@ -242,8 +248,7 @@ pub static FAMILIES: [Family; 6] = [
             masked: Masked { transform: None, decoder: "pred_layer.proj", bias: &["pred_layer.proj.bias"] },
             ..BERT_HEADS
         },
-        positions_after_padding: false,
-        default_padding: 2,
+        positions: Positions::FromZero,
         default_layer_norm_eps: 1e-12,
     },
     Family {
@@ -283,8 +288,7 @@ pub static FAMILIES: [Family; 6] = [
             },
             ..BERT_HEADS
         },
-        positions_after_padding: false,
-        default_padding: 0,
+        positions: Positions::FromZero,
         default_layer_norm_eps: 1e-12,
     },
     Family {
@@ -304,8 +308,7 @@ pub static FAMILIES: [Family; 6] = [
             },
             ..BERT_HEADS
         },
-        positions_after_padding: false,
-        default_padding: 0,
+        positions: Positions::FromZero,
         default_layer_norm_eps: 1e-12,
     },
     Family {
@@ -325,8 +328,7 @@ pub static FAMILIES: [Family; 6] = [
             ..BERT_NAMES
         },
         heads: ROBERTA_HEADS,
-        positions_after_padding: true,
-        default_padding: 1,
+        positions: Positions::AfterOne,
         default_layer_norm_eps: 1e-12,
     },
 ];

@@ -120,8 +120,12 @@ fn score(config: &Object) -> Result<Option<Score>> {
         };
     }
     let newer = config.get("sentence_transformers").and_then(|settings| settings.get("activation_fn"));
-    let field = "sbert_ce_default_activation_function";
-    match newer.or_else(|| config.get(field)).and_then(Value::as_str).map(|name| name.rsplit('.').next().unwrap_or(name)) {
+    score_of(config, "sbert_ce_default_activation_function", newer)
+}
+
+/// The score that an activation of torch stands for: `value`, or else the text of `field`.
+pub(super) fn score_of(config: &Object, field: &str, value: Option<&Value>) -> Result<Option<Score>> {
+    match value.or_else(|| config.get(field)).and_then(Value::as_str).map(|name| name.rsplit('.').next().unwrap_or(name)) {
         None => Ok(None),
         Some("Identity") => Ok(Some(Score::Raw)),
         Some("Sigmoid") => Ok(Some(Score::Sigmoid)),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::config::Activation;
+use super::heads::{Score, score_of};
 use super::json::{self, Object, shortened, shown};
 use super::link;
 use super::tensors::is_plain_file_name;
@@ -91,6 +92,8 @@ pub struct SentenceSettings {
     pub default_prompt: Option<String>,
     /// The first columns that are kept when nobody says.
     pub dimensions: Option<usize>,
+    /// How the logits of a cross-encoder become scores.
+    pub score: Option<Score>,
     /// The folder of configuration, weights and tokenizer, inside the model folder.
     pub(super) transformer: PathBuf,
     /// The other modules' folders, inside the model folder.
@@ -250,6 +253,7 @@ impl SentenceSettings {
     fn read_prompts(&mut self, path: &Path) -> Result<()> {
         let Some(config) = Object::open(path)? else { return Ok(()) };
         self.dimensions = config.size("truncate_dim")?;
+        self.score = score_of(&config, "activation_fn", None)?;
         if let Some(prompts) = config.get("prompts") {
             let wrong = |found| config.wrong("prompts", "an object of names and texts", found, "correct the file or download it again");
             for (name, prompt) in prompts.as_object().ok_or_else(|| wrong(shown(prompts)))? {

@@ -52,8 +52,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
 
     let stream = Stream::start(reader, Progress::beside_results(None), Faults::Report, move |item| {
         let text = item.single()?;
-        let model = classifier.model();
-        hypotheses.iter().map(|hypothesis| model.tokenizer().encode(text, Some(hypothesis), model.max_length())).collect::<Result<Vec<_>>>()
+        hypotheses.iter().map(|hypothesis| classifier.encode(text, hypothesis)).collect::<Result<Vec<_>>>()
     });
     let find = |chunk: &Chunk<Vec<_>>| classifier.classify_encodings(&chunk.tokens(), &options);
     stream.write_each(classifier.model().max_length(), find, |lines, Line { index, found, .. }| {

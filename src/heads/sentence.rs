@@ -1,7 +1,5 @@
 //! The sentence embedding: pooling, then the modules that sentence-transformers puts behind it.
 
-use std::path::Path;
-
 use crate::assembler::Assembler;
 use crate::checkpoint::{Checkpoint, DenseModule, Linear, Module, Norm, Pooling, Tensors};
 use crate::encoder::Encoded;
@@ -18,8 +16,11 @@ use crate::runner::Output;
 pub struct Recipe {
     pub pooling: Vec<Pooling>,
     pub modules: Vec<Module>,
-    /// Only the first of the columns, with a norm of 1 again where the last module makes it so.
+    /// Only the first of the columns.
     pub dimensions: Option<usize>,
+    /// Whether the caller asked for them: their norm is 1 again where the last module makes it so. Where the folder asks, rows are cut
+    /// when they are done, and are not cut where they have fewer columns, as in sentence-transformers.
+    pub dimensions_asked: bool,
 }
 
 /// Layer norm's epsilon where torch is not told another.
@@ -34,26 +35,28 @@ pub fn add(pass: &mut Assembler, encoded: &Encoded, checkpoint: &Checkpoint, rec
             Module::Dense(module) => dense(pass, &rows, module, &checkpoint.module_tensors(&module.folder)?)?,
             Module::LayerNorm { folder, .. } => layer_norm(pass, &rows, &checkpoint.module_tensors(folder)?)?,
             Module::Normalize => {
-                let columns = recipe.dimensions.filter(|_| is_last).unwrap_or(rows.columns);
-                check_dimensions(columns, rows.columns, &checkpoint.path)?;
+                let columns = if is_last && recipe.dimensions_asked { recipe.columns(&rows, checkpoint)? } else { rows.columns };
                 normalize(pass, &rows, columns)?
             }
         };
     }
     let stride = padded(rows.columns);
-    let columns = recipe.dimensions.unwrap_or(rows.columns);
-    check_dimensions(columns, rows.columns, &checkpoint.path)?;
+    let columns = recipe.columns(&rows, checkpoint)?;
     Ok(Output { buffer: rows.buffer, rows: Count::Texts, columns, stride })
 }
 
-fn check_dimensions(wanted: usize, there: usize, folder: &Path) -> Result<()> {
-    if (1..=there).contains(&wanted) {
-        return Ok(());
+impl Recipe {
+    /// How many of the columns are kept.
+    fn columns(&self, rows: &Rows, checkpoint: &Checkpoint) -> Result<usize> {
+        let there = rows.columns;
+        let wanted = self.dimensions.unwrap_or(there);
+        let kept = if self.dimensions_asked { wanted } else { wanted.min(there) };
+        if (1..=there).contains(&kept) {
+            return Ok(kept);
+        }
+        let folder = checkpoint.path.display();
+        Err(Error::input(format!("{wanted} dimensions were asked for, but the rows of {folder} have {there}: ask for 1 to {there}")))
     }
-    Err(Error::input(format!(
-        "{wanted} dimensions were asked for, but the rows of {} have {there}: ask for 1 to {there}",
-        folder.display()
-    )))
 }
 
 fn dense(pass: &mut Assembler, rows: &Rows, module: &DenseModule, tensors: &Tensors) -> Result<Rows> {

@@ -130,7 +130,7 @@ pub fn all_sources() -> Vec<Source> {
                 sources.extend(activations.iter().flat_map(|a| [(*a, false), (*a, true)]).map(|(a, r)| kernel(a, r).source(variant)));
             }
         }
-        for (head_dim, bias) in [8, 10, 32, 64, 128].into_iter().flat_map(|head_dim| [(head_dim, false), (head_dim, true)]) {
+        for (head_dim, bias) in [1, 8, 10, 32, 64, 128].into_iter().flat_map(|head_dim| [(head_dim, false), (head_dim, true)]) {
             sources.extend(
                 Variant::attentions(subgroup).into_iter().map(|variant| attention::Attention { heads: 3, head_dim, bias }.source(variant)),
             );

@@ -45,7 +45,7 @@ impl Task for Classifier {
     type Settings = ClassifierSettings;
 
     fn load(checkpoint: Checkpoint, options: Options, settings: ClassifierSettings) -> Result<Self> {
-        let configured = settings.score.or(checkpoint.heads.score);
+        let configured = settings.score.or(checkpoint.sentence.score).or(checkpoint.heads.score);
         let model = Model::load(checkpoint, options, Needs::default(), move |checkpoint, pass, encoded| {
             Ok(vec![classification::of_texts(pass, encoded, &checkpoint.classifier()?)?])
         })?;
@@ -98,7 +98,7 @@ impl Classifier {
     /// # Errors
     /// As [`Embedder::embed`](crate::Embedder::embed).
     pub fn classify<'a, I: Into<Input<'a>>>(&self, texts: impl IntoIterator<Item = I>) -> Result<Vec<Classification>> {
-        pollster::block_on(self.run(texts, Wait::Here))
+        pollster::block_on(self.run(texts, Wait::Here, |input| self.model.encode_input(input, "")))
     }
 
     /// As [`Classifier::classify`], for callers that must not block while the GPU works.
@@ -106,7 +106,7 @@ impl Classifier {
     /// # Errors
     /// As [`Classifier::classify`].
     pub async fn classify_async<'a, I: Into<Input<'a>>>(&self, texts: impl IntoIterator<Item = I>) -> Result<Vec<Classification>> {
-        self.run(texts, Wait::InBackground).await
+        self.run(texts, Wait::InBackground, |input| self.model.encode_input(input, "")).await
     }
 
     /// Classifies texts that are tokens already.
@@ -118,9 +118,14 @@ impl Classifier {
         Ok(self.classifications(rows, lengths(encodings)))
     }
 
-    async fn run<'a, I: Into<Input<'a>>>(&self, texts: impl IntoIterator<Item = I>, wait: Wait) -> Result<Vec<Classification>> {
+    /// Classifies texts of which `encode` makes tokens.
+    pub(crate) async fn run<'a, I: Into<Input<'a>>>(
+        &self,
+        texts: impl IntoIterator<Item = I>,
+        wait: Wait,
+        encode: impl Fn(&Input) -> Result<Encoding> + Sync,
+    ) -> Result<Vec<Classification>> {
         let inputs: Vec<Input> = texts.into_iter().map(Into::into).collect();
-        let encode = |input: &Input| self.model.encode_input(input, "");
         let (rows, lengths) = self.model.rows_of_texts(&inputs, wait, encode, |encoding| encoding.length()).await?;
         Ok(self.classifications(rows, lengths))
     }

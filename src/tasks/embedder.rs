@@ -101,7 +101,8 @@ fn recipe(checkpoint: &Checkpoint, settings: &EmbedderSettings) -> Result<Recipe
         Some(false) => modules.truncate(modules.iter().rposition(|module| *module != Module::Normalize).map_or(0, |last| last + 1)),
         _ => {}
     }
-    Ok(Recipe { pooling, modules, dimensions: settings.dimensions.or(sentence.dimensions) })
+    let dimensions_asked = settings.dimensions.is_some() || settings.normalize == Some(true);
+    Ok(Recipe { pooling, modules, dimensions: settings.dimensions.or(sentence.dimensions), dimensions_asked })
 }
 
 impl Embedder {

@@ -8,6 +8,7 @@ use crate::checkpoint::{Checkpoint, Encoding};
 use crate::decode::softmax;
 use crate::error::{Error, Result};
 use crate::model::Model;
+use crate::runner::Wait;
 use crate::tasks::classifier::{Classification, Classifier, ClassifierSettings};
 use crate::texts::Length;
 
@@ -125,7 +126,7 @@ impl ZeroShot {
         options: &ZeroShotOptions,
     ) -> Result<Vec<ZeroShotResult>> {
         let hypotheses = options.hypotheses(labels)?;
-        let found = self.classifier.classify(pairs(texts, &hypotheses))?;
+        let found = pollster::block_on(self.run(pairs(texts, &hypotheses), Wait::Here))?;
         Ok(found.chunks(labels.len()).map(|found| self.result(found, options)).collect())
     }
 
@@ -140,11 +141,24 @@ impl ZeroShot {
         options: &ZeroShotOptions<'_>,
     ) -> Result<Vec<ZeroShotResult>> {
         let hypotheses = options.hypotheses(labels)?;
-        let found = self.classifier.classify_async(pairs(texts, &hypotheses)).await?;
+        let found = self.run(pairs(texts, &hypotheses), Wait::InBackground).await?;
         Ok(found.chunks(labels.len()).map(|found| self.result(found, options)).collect())
     }
 
-    /// As [`ZeroShot::classify`], for texts that were made into tokens: for each text, one input for each hypothesis.
+    async fn run<'a>(&self, pairs: impl Iterator<Item = (&'a str, &'a str)>, wait: Wait) -> Result<Vec<Classification>> {
+        self.classifier.run(pairs, wait, |input| self.encode(input.text, input.pair.unwrap_or_default())).await
+    }
+
+    /// Makes tokens of a text and a hypothesis. Where they are too long, the text is cut, and the hypothesis as long as it leaves room is not.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`](crate::checkpoint::Tokenizer::encode).
+    pub fn encode(&self, text: &str, hypothesis: &str) -> Result<Encoding> {
+        self.model().tokenizer().encode_beside(text, hypothesis, self.model().max_length())
+    }
+
+    /// As [`ZeroShot::classify`], for texts that were made into tokens with [`ZeroShot::encode`]: for each text, one input for each
+    /// hypothesis.
     ///
     /// # Errors
     /// As [`ZeroShot::classify`].

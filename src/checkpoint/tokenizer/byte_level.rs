@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use tokenizers::AddedToken;
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::processors::roberta::RobertaProcessing;
+use tokenizers::{AddedToken, PostProcessorWrapper, PreTokenizerWrapper};
 
 use super::files::SAVE_JSON;
 use super::settings::Settings;
@@ -36,6 +36,20 @@ pub(super) fn roberta(path: &Path, settings: &Settings) -> Result<tokenizers::To
     let join = RobertaProcessing::new(id(separator)?, id(class)?).trim_offsets(trim).add_prefix_space(prefix);
     tokenizer.with_post_processor(Some(join));
     Ok(tokenizer)
+}
+
+/// Whether a text begins with a blank, and whose places are trimmed, `tokenizer_config.json` says rather than `tokenizer.json`.
+pub(super) fn adjust(tokenizer: &mut tokenizers::Tokenizer, config: &Object) -> Result<()> {
+    let prefix = config.flag("add_prefix_space")?.unwrap_or(false);
+    let trim = config.flag("trim_offsets")?.unwrap_or(true);
+    if let Some(PreTokenizerWrapper::ByteLevel(bytes)) = tokenizer.get_pre_tokenizer() {
+        let bytes = bytes.add_prefix_space(prefix);
+        tokenizer.with_pre_tokenizer(Some(bytes));
+    }
+    if let Some(PostProcessorWrapper::Roberta(join)) = tokenizer.get_post_processor().cloned() {
+        tokenizer.with_post_processor(Some(join.add_prefix_space(prefix).trim_offsets(trim)));
+    }
+    Ok(())
 }
 
 /// Tokens by id, the ids being all numbers below the count of tokens.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::settings::Settings;
 use super::{byte_level, tokenizer_json, unigram, wordpiece};
-use crate::checkpoint::json::Object;
+use crate::checkpoint::json::{Object, shown};
 use crate::{Error, Result};
 
 /// What to do about a tokenizer that cannot be built here.
@@ -20,22 +20,73 @@ struct Kind {
     /// One of these holds the vocabulary. The first one tells the kind where nothing else does.
     files: &'static [&'static str],
     build: fn(&Path, &Settings) -> Result<tokenizers::Tokenizer>,
+    /// Gives a tokenizer from `tokenizer.json` what `tokenizer_config.json` says and transformers builds anew.
+    adjust: fn(&mut tokenizers::Tokenizer, &Object) -> Result<()>,
+    /// Whether the class gives the model types that tell the texts of a pair apart, unless the folder says so.
+    types: bool,
+}
+
+/// What a folder has.
+pub(super) struct Opened {
+    pub tokenizer: tokenizers::Tokenizer,
+    /// The file that it comes from.
+    pub path: PathBuf,
+    /// Whether the model is to see the tokenizer's types.
+    pub types: bool,
 }
 
 const SENTENCEPIECE: &[&str] = &["sentencepiece.bpe.model", "sentencepiece.model", "spiece.model"];
 
 /// Every kind that can be built. Of those with the same files, the one that is meant where nothing says so comes first.
-const KINDS: [Kind; 5] = [
+const KINDS: [Kind; 6] = [
     Kind {
-        classes: &["BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer"],
-        model_types: &["bert", "distilbert", "electra"],
+        classes: &["BertTokenizer", "ElectraTokenizer"],
+        model_types: &["bert", "electra"],
         files: &["vocab.txt"],
         build: wordpiece::bert,
+        adjust: wordpiece::adjust,
+        types: true,
     },
-    Kind { classes: &["MPNetTokenizer"], model_types: &["mpnet"], files: &["vocab.txt"], build: wordpiece::mpnet },
-    Kind { classes: &["RobertaTokenizer"], model_types: &["roberta"], files: &["vocab.json"], build: byte_level::roberta },
-    Kind { classes: &["XLMRobertaTokenizer"], model_types: &["xlm-roberta"], files: SENTENCEPIECE, build: unigram::xlm_roberta },
-    Kind { classes: &["CamembertTokenizer"], model_types: &["camembert"], files: SENTENCEPIECE, build: unigram::camembert },
+    Kind {
+        classes: &["DistilBertTokenizer"],
+        model_types: &["distilbert"],
+        files: &["vocab.txt"],
+        build: wordpiece::bert,
+        adjust: wordpiece::adjust,
+        types: false,
+    },
+    Kind {
+        classes: &["MPNetTokenizer"],
+        model_types: &["mpnet"],
+        files: &["vocab.txt"],
+        build: wordpiece::mpnet,
+        adjust: wordpiece::adjust,
+        types: false,
+    },
+    Kind {
+        classes: &["RobertaTokenizer"],
+        model_types: &["roberta"],
+        files: &["vocab.json"],
+        build: byte_level::roberta,
+        adjust: byte_level::adjust,
+        types: false,
+    },
+    Kind {
+        classes: &["XLMRobertaTokenizer"],
+        model_types: &["xlm-roberta"],
+        files: SENTENCEPIECE,
+        build: unigram::xlm_roberta,
+        adjust: |_, _| Ok(()),
+        types: false,
+    },
+    Kind {
+        classes: &["CamembertTokenizer"],
+        model_types: &["camembert"],
+        files: SENTENCEPIECE,
+        build: unigram::camembert,
+        adjust: |_, _| Ok(()),
+        types: false,
+    },
 ];
 
 /// Classes that say nothing about the kind.
@@ -43,15 +94,45 @@ const ANY_CLASS: [&str; 4] = ["PreTrainedTokenizer", "PreTrainedTokenizerFast", 
 /// Files of tokenizers, named where they are all that a folder has.
 const OTHER_FILES: [&str; 5] = ["merges.txt", "sentencepiece.model", "spiece.model", "spm.model", "tokenizer.model"];
 
-/// The tokenizer of a folder, and the file that it comes from. `config` is `tokenizer_config.json`.
-pub(super) fn open(folder: &Path, config: Option<Object>) -> Result<(PathBuf, tokenizers::Tokenizer)> {
+/// The tokenizer of a folder. `config` is `tokenizer_config.json`.
+pub(super) fn open(folder: &Path, config: Option<Object>) -> Result<Opened> {
     let path = folder.join("tokenizer.json");
-    if let Some(tokenizer) = tokenizer_json::open(&path)? {
-        return Ok((path, tokenizer));
+    let types_named = config.as_ref().map_or(Ok(None), names_types)?;
+    let (tokenizer, path, kind) = match tokenizer_json::open(&path)? {
+        Some(mut tokenizer) => {
+            let kind = config.as_ref().map_or(Ok(None), |config| of_class(folder, config))?;
+            if let (Some(kind), Some(config)) = (kind, &config) {
+                (kind.adjust)(&mut tokenizer, config)?;
+            }
+            (tokenizer, path, kind)
+        }
+        None => {
+            let (kind, path) = choose(folder, config.as_ref())?;
+            ((kind.build)(&path, &Settings::open(folder, config)?)?, path, Some(kind))
+        }
+    };
+    Ok(Opened { tokenizer, path, types: types_named.or(kind.map(|kind| kind.types)).unwrap_or(true) })
+}
+
+/// Whether types are among what the folder says that the model gets, if it says so.
+fn names_types(config: &Object) -> Result<Option<bool>> {
+    let field = "model_input_names";
+    let Some(names) = config.get(field) else { return Ok(None) };
+    let wrong = || config.wrong(field, "a list of names", shown(names), "correct the file or download it again");
+    Ok(Some(names.as_array().ok_or_else(wrong)?.iter().any(|name| name == "token_type_ids")))
+}
+
+/// The kind whose class transformers makes of a folder with `tokenizer.json`: the class that is named, or else the model's. Without
+/// `tokenizer_config.json` it would take the class's defaults rather than what `tokenizer.json` says; that is not followed.
+fn of_class(folder: &Path, config: &Object) -> Result<Option<&'static Kind>> {
+    let model = Object::open(&folder.join("config.json"))?;
+    for config in [config].into_iter().chain(&model) {
+        if let Some(class) = config.text("tokenizer_class")? {
+            return Ok(KINDS.iter().find(|kind| kind.classes.contains(&class.trim_end_matches("Fast"))));
+        }
     }
-    let (kind, path) = choose(folder, config.as_ref())?;
-    let tokenizer = (kind.build)(&path, &Settings::open(folder, config)?)?;
-    Ok((path, tokenizer))
+    let model_type = model.as_ref().map_or(Ok(None), |model| model.text("model_type"))?;
+    Ok(KINDS.iter().find(|kind| model_type.is_some_and(|model_type| kind.model_types.contains(&model_type))))
 }
 
 /// The kind, and the file that holds its vocabulary.

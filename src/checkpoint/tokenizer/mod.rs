@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use tokenizers::{EncodeInput, PostProcessor, PostProcessorWrapper, TruncationDirection, TruncationParams, TruncationStrategy};
 
 use crate::checkpoint::config::EncoderConfig;
-use crate::checkpoint::json::Object;
+use crate::checkpoint::json::{Object, shortened};
 use sources::Characters;
 use tokenizer_json::guarded;
 use windows::Tokens;
@@ -68,7 +68,11 @@ pub struct Tokenizer {
     join: Option<PostProcessorWrapper>,
     max_length: Option<usize>,
     /// Rows of the model's word embeddings.
+    /// The side of a text that is too long where it is cut.
+    cut: TruncationDirection,
     vocabulary: usize,
+    /// Whether the model is to see the tokenizer's types.
+    types: bool,
     /// The type of every token, where the model does not tell the texts of a pair apart as the tokenizer may.
     one_type: Option<u32>,
     lower_case: bool,
@@ -79,7 +83,8 @@ pub struct Tokenizer {
 impl Tokenizer {
     /// Opens `tokenizer.json`, or builds the tokenizer from the files of its class: `vocab.txt` (BERT, MPNet), `vocab.json` and
     /// `merges.txt` (RoBERTa), or a SentencePiece model (XLM-RoBERTa, CamemBERT), with what `tokenizer_config.json`,
-    /// `special_tokens_map.json` and `added_tokens.json` say.
+    /// `special_tokens_map.json` and `added_tokens.json` say. Where transformers' class makes its tokenizer anew, case, accents, Chinese
+    /// characters and the blank before a text are as in `tokenizer_config.json` rather than `tokenizer.json`.
     ///
     /// # Errors
     /// There is no tokenizer or only one of another kind, or its files are damaged.
@@ -92,12 +97,14 @@ impl Tokenizer {
             None => None,
         };
         let mask_token = mask_token(folder, config.as_ref())?;
-        let (path, mut texts) = files::open(folder, config)?;
+        let side = config.as_ref().map_or(Ok(None), truncation_side)?;
+        let files::Opened { tokenizer: mut texts, path, types } = files::open(folder, config)?;
+        let cut = side.or(texts.get_truncation().map(|truncation| truncation.direction)).unwrap_or(TruncationDirection::Right);
         let unset = texts.with_padding(None).with_truncation(None).map(|_| ());
         unset.map_err(|error| Error::checkpoint(&path, format!("cannot be used without truncation: {error}")))?;
         let join = texts.get_post_processor().cloned();
         texts.with_post_processor(None::<PostProcessorWrapper>);
-        Ok(Self { path, texts, join, max_length, vocabulary: usize::MAX, one_type: None, lower_case: false, mask_token })
+        Ok(Self { path, texts, join, max_length, cut, vocabulary: usize::MAX, types, one_type: None, lower_case: false, mask_token })
     }
 
     /// Fitted to a model: ids beyond its vocabulary are refused, types are all the same where it has none, texts are lowercased first
@@ -115,7 +122,7 @@ impl Tokenizer {
             );
             return Err(Error::checkpoint(&self.path, problem));
         }
-        let one_type = (config.token_types < 2).then_some(config.default_type() as u32);
+        let one_type = (config.token_types < 2 || !self.types).then_some(config.default_type() as u32);
         Ok(Self { vocabulary, one_type, lower_case, ..self })
     }
 
@@ -135,11 +142,24 @@ impl Tokenizer {
     }
 
     /// Tokenizes a text, or a pair as one input, cut to `max_length` tokens with the specials: from the end of the longer text until
-    /// both are equally long, then from both.
+    /// both are equally long, then from both; from the beginning where the folder's `truncation_side` says so.
     ///
     /// # Errors
     /// `max_length` has no room for the special tokens, the tokenizer cannot express the text, or the model has no such token.
     pub fn encode(&self, text: &str, pair: Option<&str>, max_length: usize) -> Result<Encoding> {
+        self.encode_cut(text, pair, max_length, TruncationStrategy::LongestFirst)
+    }
+
+    /// As [`Tokenizer::encode`] for a pair of which only the first text is cut, as premises are in zero-shot classification. Where the second
+    /// one leaves no room for it, both are.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_beside(&self, text: &str, whole: &str, max_length: usize) -> Result<Encoding> {
+        self.encode_cut(text, Some(whole), max_length, TruncationStrategy::OnlyFirst)
+    }
+
+    fn encode_cut(&self, text: &str, pair: Option<&str>, max_length: usize, strategy: TruncationStrategy) -> Result<Encoding> {
         let (lower_text, lower_pair);
         let (mut text, mut pair) = (text, pair);
         if self.lower_case {
@@ -147,7 +167,8 @@ impl Tokenizer {
             (text, pair) = (&lower_text, lower_pair.as_deref());
         }
         // Where tokens come from takes longer to find than the tokens.
-        self.encode_by(text, pair, max_length, |text| self.texts.encode_fast(text, false)).map(|(encoding, _)| encoding)
+        let encode = |text| self.texts.encode_fast(text, false);
+        self.encode_by(text, pair, max_length, strategy, encode).map(|(encoding, _)| encoding)
     }
 
     /// As [`Tokenizer::encode`], and where each token comes from. The text is taken as it is, since lowercasing would move its bytes.
@@ -155,7 +176,8 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn encode_with_sources(&self, text: &str, pair: Option<&str>, max_length: usize) -> Result<(Encoding, Vec<TokenSource>)> {
-        let (encoding, tokens) = self.encode_by(text, pair, max_length, |text| self.texts.encode_char_offsets(text, false))?;
+        let (strategy, encode) = (TruncationStrategy::LongestFirst, |text| self.texts.encode_char_offsets(text, false));
+        let (encoding, tokens) = self.encode_by(text, pair, max_length, strategy, encode)?;
         let texts: Vec<_> = [text].into_iter().chain(pair).map(Characters::new).collect();
         Ok((encoding, sources::of_tokens(&tokens, &texts)))
     }
@@ -222,6 +244,7 @@ impl Tokenizer {
         text: &'s str,
         pair: Option<&'s str>,
         max_length: usize,
+        strategy: TruncationStrategy,
         encode: impl Fn(EncodeInput<'s>) -> tokenizers::Result<tokenizers::Encoding>,
     ) -> Result<(Encoding, tokenizers::Encoding)> {
         let room = self.room(max_length, pair.is_some())?;
@@ -229,7 +252,10 @@ impl Tokenizer {
             let first = encode(text.into())?;
             let second = pair.map(|pair| encode(pair.into())).transpose()?;
             let total = first.len() + second.as_ref().map_or(0, tokenizers::Encoding::len) + max_length - room;
-            let (first, second) = truncate(first, second, room)?;
+            let left = second.as_ref().map_or(room, |second| room.saturating_sub(second.len()));
+            let strategy = if left > 0 { strategy } else { TruncationStrategy::LongestFirst };
+            let params = TruncationParams { max_length: room, strategy, direction: self.cut, stride: 0 };
+            let (first, second) = truncate(first, second, &params)?;
             Ok((total, self.join(first, second, true)?))
         });
         let (total_tokens, tokens) = tokens.map_err(|error| self.wrong(&error))?;
@@ -298,6 +324,17 @@ impl Tokenizer {
     }
 }
 
+/// The side that `tokenizer_config.json` says texts are cut at.
+fn truncation_side(config: &Object) -> Result<Option<TruncationDirection>> {
+    let field = "truncation_side";
+    match config.text(field)? {
+        None => Ok(None),
+        Some("right") => Ok(Some(TruncationDirection::Right)),
+        Some("left") => Ok(Some(TruncationDirection::Left)),
+        Some(other) => Err(config.wrong(field, "right or left", format!("\"{}\"", shortened(other)), "correct the file")),
+    }
+}
+
 /// `mask_token`, as a text or as an object with `content`.
 fn mask_token(folder: &Path, config: Option<&Object>) -> Result<Option<String>> {
     let specials = Object::open(&folder.join("special_tokens_map.json"))?;
@@ -306,16 +343,14 @@ fn mask_token(folder: &Path, config: Option<&Object>) -> Result<Option<String>> 
     Ok(values.filter_map(content).next())
 }
 
-/// Cuts a text or a pair to `room` tokens in all. The parts that are cut off would be kept as further windows; they are dropped here,
+/// Cuts a text or a pair. The parts that are cut off would be kept as further windows; they are dropped here,
 /// since joining each with each takes time quadratic in the length of a long pair.
 fn truncate(
     first: tokenizers::Encoding,
     second: Option<tokenizers::Encoding>,
-    room: usize,
+    params: &TruncationParams,
 ) -> tokenizers::Result<(tokenizers::Encoding, Option<tokenizers::Encoding>)> {
-    let params =
-        TruncationParams { max_length: room, strategy: TruncationStrategy::LongestFirst, direction: TruncationDirection::Right, stride: 0 };
-    let (mut first, mut second) = tokenizers::utils::truncation::truncate_encodings(first, second, &params)?;
+    let (mut first, mut second) = tokenizers::utils::truncation::truncate_encodings(first, second, params)?;
     first.take_overflowing();
     if let Some(second) = &mut second {
         second.take_overflowing();

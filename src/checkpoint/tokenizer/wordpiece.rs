@@ -7,10 +7,10 @@ use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::processors::bert::BertProcessing;
 use tokenizers::processors::roberta::RobertaProcessing;
-use tokenizers::{AddedToken, Model, PostProcessorWrapper};
+use tokenizers::{AddedToken, Model, NormalizerWrapper, PostProcessorWrapper};
 
 use super::settings::Settings;
-use crate::checkpoint::json::read_text;
+use crate::checkpoint::json::{Object, read_text};
 use crate::{Error, Result};
 
 /// `[CLS] A [SEP]` and `[CLS] A [SEP] B [SEP]`, the second text with types of 1.
@@ -29,6 +29,22 @@ pub(super) fn mpnet(path: &Path, settings: &Settings) -> Result<tokenizers::Toke
     let others = vec![token("bos_token", "<s>")?, token("eos_token", "</s>")?, token("pad_token", "<pad>")?, mask];
     let join = |separator, class| RobertaProcessing::new(separator, class).add_prefix_space(false).into();
     build(path, settings, separator, class, others, join)
+}
+
+/// The normalizer of a `tokenizer.json` gives way to what `tokenizer_config.json` says, and to the class's defaults where it says nothing.
+pub(super) fn adjust(tokenizer: &mut tokenizers::Tokenizer, config: &Object) -> Result<()> {
+    let Some(NormalizerWrapper::BertNormalizer(found)) = tokenizer.get_normalizer() else { return Ok(()) };
+    let wanted = normalizer(found.clean_text, |field| config.flag(field))?;
+    let failed = |error| Error::checkpoint(config.path(), format!("its settings do not suit tokenizer.json: {error}"));
+    tokenizer.with_normalizer(Some(wanted)).map(|_| ()).map_err(failed)
+}
+
+fn normalizer(clean: bool, flag: impl Fn(&str) -> Result<Option<bool>>) -> Result<BertNormalizer> {
+    let lower_case = flag("do_lower_case")?.unwrap_or(true);
+    let chinese = flag("tokenize_chinese_chars")?.unwrap_or(true);
+    // Left open, it follows the case.
+    let accents = flag("strip_accents")?;
+    Ok(BertNormalizer::new(clean, chinese, accents, lower_case))
 }
 
 fn build(
@@ -54,11 +70,7 @@ fn build(
     }
     let mut tokenizer = tokenizers::Tokenizer::new(model);
 
-    let lower_case = settings.flag("do_lower_case")?.unwrap_or(true);
-    let chinese = settings.flag("tokenize_chinese_chars")?.unwrap_or(true);
-    // Left open, it follows the case.
-    let accents = settings.flag("strip_accents")?;
-    tokenizer.with_normalizer(Some(BertNormalizer::new(true, chinese, accents, lower_case))).map_err(failed)?;
+    tokenizer.with_normalizer(Some(normalizer(true, |field| settings.flag(field))?)).map_err(failed)?;
     tokenizer.with_pre_tokenizer(Some(BertPreTokenizer));
 
     let named = [separator.clone(), class.clone(), unknown].into_iter().chain(others).collect();
