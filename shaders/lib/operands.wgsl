@@ -10,9 +10,14 @@ fn x_at(at: u32) -> vec4f {
     if !HALF {
         return value;
     }
-    // What is beyond f16 must not turn into a number, as it may where a driver rounds towards zero: it becomes infinite.
-    let rounded = vec4f(unpack2x16float(pack2x16float(value.xy)), unpack2x16float(pack2x16float(value.zw)));
-    return select(rounded, value * 3.0e38, abs(value) > vec4f(65504.0));
+    // The nearest number of f16, ties to even, whichever way the driver's own conversion rounds.
+    let bits = bitcast<vec4u>(value);
+    let magnitude = bits & vec4u(0x7fffffffu);
+    let normal = bitcast<vec4f>((bits + 0xfffu + ((bits >> vec4u(13u)) & vec4u(1u))) & vec4u(0xffffe000u));
+    let subnormal = round(value * 16777216.0) * 5.9604644775390625e-8; // of 2^24, what lies below 2^-14
+    let rounded = select(normal, subnormal, magnitude < vec4u(0x38800000u));
+    // What is beyond f16 must not turn into a number: it becomes infinite.
+    return select(rounded, value * 3.0e38, magnitude > vec4u(0x477fe000u));
 }
 
 // Row 4 * k + j of the weight.

@@ -1,6 +1,6 @@
 #!/bin/sh
-# The kernel and model tests on DX12, on Debian 12 without Windows and without a GPU: as Windows programs under Wine, whose Direct3D 12
-# runs on Vulkan.
+# The tests of kernels, models and guards (`trust`) on DX12, on Debian 12 without Windows and without a GPU: as Windows programs under
+# Wine, whose Direct3D 12 runs on Vulkan.
 #
 #   sh tests/platforms/dx12_wine.sh [FILTER..]      all of the tests, or those whose names contain one of these
 #
@@ -22,7 +22,8 @@ target=x86_64-pc-windows-gnu
 # As fast as in a release where the plain loops run that the GPU is compared with; without what only a debugger reads.
 LD_LIBRARY_PATH="$WORK/rust/usr/lib/x86_64-linux-gnu" RUSTC="$WORK/rust/usr/bin/rustc" RUSTC_BOOTSTRAP=1 \
     CARGO_TARGET_DIR="$WORK/windows" CARGO_PROFILE_RELEASE_OPT_LEVEL=2 CARGO_PROFILE_RELEASE_DEBUG=0 \
-    "$WORK/rust/usr/bin/cargo" test --release --target "$target" -Zbuild-std=std,panic_abort,panic_unwind,test --no-run --test kernels --test models
+    "$WORK/rust/usr/bin/cargo" test --release --target "$target" -Zbuild-std=std,panic_abort,panic_unwind,test --no-run \
+    --test kernels --test models --test trust
 
 # Beside the programs: Windows looks for libraries there.
 programs="$WORK/windows/$target/release/deps"
@@ -37,7 +38,7 @@ END
 export WGPU_BACKEND=dx12 WGPU_DX12_COMPILER=fxc VK_DRIVER_FILES="$WORK/mesa/driver.json"
 export LD_LIBRARY_PATH="$WORK/mesa/usr/lib/x86_64-linux-gnu"
 prepare_wine wine-display
-for test in kernels models; do
+for test in kernels models trust; do
     program="$(find "$programs" -name "$test-*.exe" -exec ls -t {} + | head -n 1)"
     attempt "DX12 under Wine, $test" xvfb-run --auto-servernum -- "$wine" "$program" "$@"
 done

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The kernel and model tests on each of Mesa's software adapters, and a table of what passed. On Debian 12, without a GPU:
+# The tests of kernels, models and guards on each of Mesa's software adapters, and a table of what passed. On Debian 12, without a GPU:
 #
 #   sh tests/platforms/software.sh                 all of them
 #   sh tests/platforms/software.sh vulkan-4 gl     some of: vulkan-4 vulkan-8 vulkan-16 gl mesa25-4 mesa25-8 mesa25-16
@@ -13,7 +13,7 @@ cd "$(dirname "$0")/../.."
 install_packages mesa-vulkan-drivers libvulkan1 libegl1 libgl1-mesa-dri
 prepare
 
-tests="cargo test --release --all-features --no-fail-fast --test kernels --test models"
+tests="cargo test --release --all-features --no-fail-fast --test kernels --test models --test trust"
 $tests --no-run
 
 [ $# -gt 0 ] || set -- vulkan-4 vulkan-8 vulkan-16 gl mesa25-4 mesa25-8 mesa25-16
