@@ -82,8 +82,8 @@ impl Chosen {
         Self { gpu: gpu.clone(), choices: Vec::new() }
     }
 
-    /// As the caller wants it for this model.
-    pub(crate) fn new(gpu: &Gpu, config: &EncoderConfig, operands: Operands, tuning: &Tuning) -> Self {
+    /// As the caller wants it for a model of this shape.
+    pub fn new(gpu: &Gpu, config: &EncoderConfig, operands: Operands, tuning: &Tuning) -> Self {
         let table = match tuning {
             Tuning::Off => None,
             Tuning::Given(table) if table.is_of(gpu) => Some(table.clone()),

@@ -1,11 +1,12 @@
 //! This project, as a peer.
 
 use minilm::batch::{Header, Sequence};
+use minilm::checkpoint::EncoderConfig;
 use minilm::gpu::{Count, Gpu, GpuOptions, Plan};
 use minilm::kernels::WeightFormat;
 use minilm::kernels::matmul::{Buffers, Matmul};
 use minilm::tuning::Chosen;
-use minilm::{Embedder, wgpu};
+use minilm::{Embedder, Tuning, wgpu};
 use peer_protocol::{INNER, OUTER, Peer, ROWS, Result, arguments, serve};
 
 struct MiniLm {
@@ -39,8 +40,8 @@ fn buffer(gpu: &Gpu, contents: &[u8]) -> wgpu::Buffer {
     buffer
 }
 
-/// The product of W5 as the encoder runs its own.
-fn product(gpu: &Gpu) -> Result<Plan> {
+/// The product of W5 as the encoder runs its own: as tuned, where `minilm tune` was run.
+fn product(gpu: &Gpu, config: &EncoderConfig) -> Result<Plan> {
     let halves = |count: usize| buffer(gpu, bytemuck::cast_slice(&vec![0.5f32; count]));
     let buffers = Buffers {
         batch: &buffer(gpu, bytemuck::bytes_of(&HEADER)),
@@ -51,15 +52,17 @@ fn product(gpu: &Gpu) -> Result<Plan> {
         residual: None,
         y: &halves(ROWS * OUTER),
     };
-    let kernel = Matmul { inner: INNER, outer: OUTER, operands: WeightFormat::F32.into(), activation: None, residual: false, rows: Count::Tokens };
-    Ok(Plan::new(gpu, vec![kernel.step(gpu, &Chosen::defaults(gpu).matmul(&kernel), &buffers)?])?)
+    let operands = WeightFormat::F32.into();
+    let kernel = Matmul { inner: INNER, outer: OUTER, operands, activation: None, residual: false, rows: Count::Tokens };
+    let chosen = Chosen::new(gpu, config, operands, &Tuning::Auto);
+    Ok(Plan::new(gpu, vec![kernel.step(gpu, &chosen.matmul(&kernel), &buffers)?])?)
 }
 
 fn main() -> Result<()> {
     let (model, workloads) = arguments()?;
     let gpu = Gpu::new(GpuOptions::default())?;
     let embedder = Embedder::builder().gpu(gpu.clone()).normalize(true).from_dir(model)?;
-    let product = product(&gpu)?;
+    let product = product(&gpu, embedder.model().config())?;
     let info = gpu.info();
     let adapter = format!("{} ({}), driver {} {}", info.name, info.backend, info.driver, info.driver_info);
     serve(&MiniLm { embedder, gpu, product }, "minilm", &adapter, &workloads)
