@@ -398,7 +398,8 @@ impl Flight {
             }
         });
         self.requested = false;
-        result.map_err(|error| Error::Device { problem: format!("reading a result: {error}") })?;
+        // A result that has come is only gone where its device is.
+        result.map_err(|error| runner.gpu.lost(error.to_string()))?;
         not_finite.map_or(Ok(()), Err)
     }
 }
