@@ -46,6 +46,8 @@ pub struct Whole {
 pub struct Report {
     /// `adapter (backend) with driver, version of the crate`
     pub adapter: String,
+    /// What the device offers: features and limits.
+    pub device: String,
     pub findings: Vec<Finding>,
     pub whole: Result<Whole, String>,
 }
@@ -75,7 +77,26 @@ pub fn examine(gpu: &Gpu, checkpoint: Checkpoint, progress: &mut dyn FnMut(&str)
     }
     progress("the whole model beside f64 on the processor");
     let whole = whole(gpu, checkpoint).map_err(|error| error.to_string());
-    Ok(Report { adapter: Table::of(gpu).describe(), findings, whole })
+    Ok(Report { adapter: Table::of(gpu).describe(), device: device(gpu), findings, whole })
+}
+
+fn device(gpu: &Gpu) -> String {
+    let (info, limits) = (gpu.info(), gpu.limits());
+    let features = gpu.device().features().iter_names().map(|(name, _)| name).collect::<Vec<_>>().join(" ");
+    let units = gpu.matrix_units().map_or("none".to_owned(), |(size, _)| format!("{size}x{size}"));
+    format!(
+        "{} {}, {:?}\nfeatures: {features}; matrix units: {units}\nsubgroups of {} to {}; bindings of {} bytes, buffers of {}; workgroups of {} \
+         invocations, {} bytes",
+        std::env::consts::OS,
+        std::env::consts::ARCH,
+        info.device_type,
+        info.subgroup_min_size,
+        info.subgroup_max_size,
+        limits.max_storage_buffer_binding_size,
+        limits.max_buffer_size,
+        limits.max_compute_invocations_per_workgroup,
+        limits.max_compute_workgroup_storage_size
+    )
 }
 
 /// The kernel, its shape, a form, and how to check it: made only when it is its turn, since checks of large matrices are large.
@@ -179,7 +200,7 @@ fn whole(gpu: &Gpu, checkpoint: Checkpoint) -> Result<Whole> {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}\n", self.adapter)?;
+        writeln!(f, "{}\n{}\n", self.adapter, self.device)?;
         writeln!(f, "{:<11} {:<24} {:<52} outcome", "kernel", "shape", "form")?;
         for Finding { kernel, shape, variant, outcome } in &self.findings {
             write!(f, "{kernel:<11} {shape:<24} {variant:<52} ")?;

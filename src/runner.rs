@@ -165,14 +165,25 @@ impl Runner {
         let rows = self.gpu.checked("a buffer for the result", || Ok(self.gpu.device().create_buffer(&descriptor)))?;
         let (mut counters, mut order, mut batch) = (Counters::default(), Vec::new(), Batch::default());
         sort(sequences, &mut order);
-        for members in split(sequences, &order, self.capacity) {
+        let (mut left, mut flying) = (order.as_slice(), VecDeque::<(_, UnderWay, _)>::with_capacity(IN_FLIGHT));
+        while let Some(members) = split(sequences, left, self.capacity_now()).next() {
+            left = &left[members.len()..];
+            if flying.len() == IN_FLIGHT
+                && let Some((submission, under_way, tokens)) = flying.pop_front()
+            {
+                // What the queue holds of a batch's inputs is given back, and how long it took is known.
+                self.gpu.wait(submission)?;
+                under_way.done(tokens);
+            }
             batch.repack(sequences, members, &self.bounds);
-            self.submit(&batch, &mut counters, |encoder| {
+            let under_way = self.pace.begin();
+            let submission = self.submit(&batch, &mut counters, |encoder| {
                 for (i, text) in batch.texts.iter().enumerate() {
                     let from = i as u64 * output.row_bytes();
                     encoder.copy_buffer_to_buffer(&output.buffer, from, &rows, *text as u64 * row_bytes, row_bytes);
                 }
             })?;
+            flying.push_back((submission, under_way, batch.header.tokens));
         }
         self.finish(counters);
         Ok(rows)
@@ -387,7 +398,8 @@ impl Flight {
             }
         });
         self.requested = false;
-        result.map_err(|error| Error::Device { problem: format!("reading a result: {error}") })?;
+        // A result that has come is only gone where its device is.
+        result.map_err(|error| runner.gpu.lost(error.to_string()))?;
         not_finite.map_or(Ok(()), Err)
     }
 }

@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Command;
 
 use common::compare::{Bound, Table};
+use common::files::copy;
 use common::fixture;
 use common::golden::{Golden, read_tensors};
 use common::program::{Run, finish, floats, minilm, minilm_of, run, spawn};
@@ -217,9 +218,37 @@ fn wrong_input_is_refused_in_one_sentence() {
     let no_driver = run(command(&["embed", "--model", model, "x"]).env("VK_DRIVER_FILES", missing).env("WGPU_BACKEND", "vulkan"), "");
     if cfg!(target_os = "linux") {
         let message = no_driver.refused();
-        table.check("no driver", message.contains("no GPU adapter") && message.contains("apt-get install mesa-vulkan-drivers"), message);
+        let words = ["no GPU adapter", "(backends: vulkan)", "apt-get install mesa-vulkan-drivers"];
+        table.check("no driver", words.iter().all(|word| message.contains(word)), message);
+    }
+    for (variable, value, expected) in [
+        ("WGPU_BACKEND", "vulkan,opencl", "WGPU_BACKEND names `opencl`: expected some of vulkan, metal, dx12, gl"),
+        ("WGPU_POWER_PREF", "most", "WGPU_POWER_PREF is `most`: expected low or high"),
+    ] {
+        let run = run(command(&["embed", "x"]).env(variable, value), "");
+        table.check(variable, run.refused().contains(expected), run.refused());
     }
     table.finish();
+}
+
+/// Whatever chunk of the input the line is in.
+#[test]
+fn a_result_that_is_no_number_is_an_error_that_names_the_line() {
+    let folder = copy(&fixture(FOLDER), &["config.json", "tokenizer.json"]);
+    let mut weights = fs::read(fixture(FOLDER).join("model.safetensors")).unwrap();
+    let of_word = {
+        let tensors = safetensors::SafeTensors::deserialize(&weights).unwrap();
+        let table = tensors.tensor("embeddings.word_embeddings.weight").unwrap();
+        let id = 58; // `q`
+        table.data().as_ptr() as usize - weights.as_ptr() as usize + id * 96 * 4
+    };
+    weights[of_word..of_word + 96 * 4].as_chunks_mut::<4>().0.fill(3e38f32.to_le_bytes());
+    fs::write(folder.path().join("model.safetensors"), weights).unwrap();
+    let input: String = (1..=400).map(|line| if line == 300 { "q\n" } else { "some words\n" }).collect();
+    for arguments in [&["embed"][..], &["embed", "--overflow", "chunk"], &["search", "words"]] {
+        let run = run(&mut minilm_of(folder.path(), arguments), &input);
+        assert!(run.refused().starts_with("minilm: standard input, line 300: value 0 of its result is NaN"), "{}", run.refused());
+    }
 }
 
 #[test]
@@ -227,6 +256,15 @@ fn what_comes_before_a_bad_line_is_not_lost() {
     let run = minilm_with(&["embed"], b"one\ntwo\n\xff\nthree\n");
     assert_eq!(run.text().lines().count(), 2);
     assert!(run.refused().contains("line 3"));
+}
+
+#[test]
+fn a_line_that_does_not_end_is_refused_before_it_fills_the_memory() {
+    let long = "x".repeat((16 << 20) + 1);
+    let run = minilm_with(&["embed", "--format", "jsonl"], format!("one\n{long}{long}\ntwo\n"));
+    let lines = run.json_lines();
+    assert_eq!(lines.iter().map(|line| line.get("error").is_some()).collect::<Vec<_>>(), [false, true, false]);
+    assert!(lines[1]["error"].as_str().unwrap().starts_with("standard input, line 2: the line has more than 16 MiB"), "{}", lines[1]);
 }
 
 /// Lines of JSON have a place for what is wrong, so that one bad line costs no other.
@@ -286,6 +324,20 @@ fn an_interrupt_keeps_what_was_written() {
     drop(stdin);
 }
 
+/// By a link, so that a mistake costs only the link.
+#[cfg(unix)]
+#[test]
+fn a_device_is_not_replaced_by_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let link = folder.path().join("null");
+    std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+    for arguments in [&["features", "x", "--output"][..], &["tune", "--output"]] {
+        let run = minilm_with(&[arguments, &[link.to_str().unwrap()]].concat(), "");
+        assert!(run.refused().contains("the output is a folder or a device: name a file"), "{}", run.refused());
+    }
+    assert!(link.is_symlink() && fs::read_dir(folder.path()).unwrap().count() == 1);
+}
+
 #[test]
 fn help_is_there_for_every_command() {
     let help = minilm_with(&["--help"], "").succeeded();
@@ -303,10 +355,11 @@ fn bench_measures_a_model() {
     let folder = tempfile::tempdir().unwrap();
     let (report, model) = (folder.path().join("report.json"), fixture(FOLDER));
     let bench = |more: &[&str]| {
-        let arguments = [&["bench", "--model", model.to_str().unwrap(), "--workloads", "W1,L16,l32,W5", "--runs", "2"], more].concat();
+        let arguments = [&["bench", "--model", model.to_str().unwrap(), "--workloads", "W1,L16,l32,W4,W5", "--runs", "2"], more].concat();
         minilm_with(&arguments, "")
     };
     let json = bench(&["--json"]).succeeded();
+    assert!(json.stderr.contains("left out W4 (16 texts of 512 tokens): the model takes texts of up to 64 tokens"), "{}", json.stderr);
     let found = &json.json_lines()[0];
     assert!(found["adapter"]["name"].is_string() && found["date"].is_string(), "{found}");
     let workload = &found["models"][0]["workloads"][0];
@@ -340,6 +393,9 @@ fn bench_measures_a_model() {
         "{}",
         compared.stderr
     );
+    earlier["models"][0]["name"] = "another".into();
+    fs::write(&report, earlier.to_string()).unwrap();
+    assert!(bench(&["--compare", report.to_str().unwrap()]).succeeded().stderr.contains("there is nothing to compare"));
     fs::write(&report, "{").unwrap();
     assert!(bench(&["--compare", report.to_str().unwrap()]).refused().contains("expected a report"));
     assert!(minilm_with(&["bench", "--workloads", "W9"], "").refused().contains("no workload `W9`: choose from W1, W2, W3, W3u, W4, W6"));
@@ -360,13 +416,14 @@ fn doctor_tries_everything_and_tune_keeps_what_is_fastest() {
     let run = minilm_with(&["tune", "--output", table, "--json"], "").succeeded();
     assert_eq!(run.json_lines()[0]["version"], env!("CARGO_PKG_VERSION"));
     let embed = |more: &[&str]| minilm_with(&[&["embed", "--format", "f32", "a text"], more].concat(), "").succeeded();
-    let tuned = embed(&["--tuning", table]);
-    assert_eq!(tuned.stdout, embed(&["--tuning", "off"]).stdout);
+    // On a busy machine another form may win, with other last bits.
+    let (tuned, off) = (embed(&["--tuning", table]), embed(&["--tuning", "off"]));
+    assert!(minilm::cosine(&floats(&tuned.stdout), &floats(&off.stdout)) > 0.999_999_9);
     // A table of another driver is ignored, and says so.
     let text = std::fs::read_to_string(table).unwrap().replace("\"driver\": \"", "\"driver\": \"not ");
     std::fs::write(table, text).unwrap();
     let foreign = embed(&["--tuning", table]);
-    assert_eq!(foreign.stdout, tuned.stdout);
+    assert_eq!(foreign.stdout, off.stdout);
     assert!(
         foreign.stderr.contains("minilm: warning: the tuning table is of") && foreign.stderr.contains("it is ignored"),
         "{}",

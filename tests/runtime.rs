@@ -91,10 +91,10 @@ fn threads_share_one_embedder() {
     let inputs: Vec<Input> = golden.cases.iter().map(|case| Input { text: &case.text, pair: case.text_pair.as_deref() }).collect();
     let expected = embedder.embed(inputs.iter().copied()).unwrap();
     std::thread::scope(|scope| {
-        for thread in 0..8 {
+        for thread in 0..32 {
             let (embedder, inputs, expected) = (&embedder, &inputs, &expected);
             scope.spawn(move || {
-                for round in 0..6 {
+                for round in 0..2 {
                     let first = (thread * 5 + round * 3) % inputs.len();
                     let rows = embedder.embed(inputs[first..].iter().copied()).unwrap();
                     assert_eq!(rows.as_slice(), &expected.as_slice()[first * 96..], "thread {thread}, round {round}");
@@ -160,6 +160,15 @@ fn rows_stay_on_the_gpu_in_the_callers_order() {
     assert_eq!((kept.columns, kept.lengths.as_slice()), (96, expected.lengths()));
     assert_eq!(embedder.model().stats().last.bytes_read, 0);
     assert_eq!(read(&gpu, &kept.buffer), expected.as_slice());
+
+    // Batches are as small as those of other calls while it is not known how slow the adapter is.
+    let whole = || Embedder::builder().gpu(gpu.clone()).from_dir(fixture(FOLDER)).unwrap();
+    let [embedder, other] = [whole(), whole()];
+    let texts = vec!["word ".repeat(50); 60];
+    other.embed(&texts).unwrap();
+    assert_eq!(read(&gpu, &embedder.embed_to_buffer(&texts).unwrap().buffer), other.embed(&texts).unwrap().as_slice());
+    let batches = |embedder: &Embedder| embedder.model().stats().last.batches;
+    assert!(batches(&embedder) > 1 && embedder.model().token_budget() > 60 * 52, "{}", batches(&embedder));
 }
 
 #[test]
@@ -176,8 +185,15 @@ fn an_app_shares_its_device() {
     let mut table = Table::new("shared device");
     table.close("rows", rows.as_slice(), own.as_slice(), Bound::absolute(2e-5));
     table.finish();
-    // A second model on the same device shares its pipelines.
-    Embedder::builder().gpu(shared).pooling(Pooling::Cls).from_dir(fixture(FOLDER)).unwrap().embed(["a text"]).unwrap();
+    // A second model on the same device shares its pipelines: none is compiled again.
+    let compiling = shared.pipeline_seconds();
+    let second = Embedder::builder().gpu(shared.clone()).from_dir(fixture(FOLDER)).unwrap();
+    assert_eq!(second.embed(["a text"]).unwrap(), rows);
+    assert_eq!(shared.pipeline_seconds(), compiling);
+    drop(embedder);
+    assert_eq!(second.embed(["a text"]).unwrap(), rows, "the first has gone, and its buffers with it");
+    Embedder::builder().gpu(shared.clone()).pooling(Pooling::Cls).from_dir(fixture(FOLDER)).unwrap();
+    assert!(shared.pipeline_seconds() > compiling, "another kernel is");
 }
 
 #[test]

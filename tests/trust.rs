@@ -9,6 +9,7 @@ use common::files::copy;
 use common::fixture;
 use common::golden::Golden;
 use common::gpu::gpu;
+use futures::FutureExt;
 use minilm::gpu::{Fault, Flip, GpuOptions, When};
 use minilm::kernels::attention::Attention;
 use minilm::kernels::matmul::Matmul;
@@ -72,6 +73,20 @@ fn a_mistake_in_any_kernel_is_found_before_the_model_is_used() {
             assert!(problem.contains(expected), "{fault:?}: {problem}");
         }
     }
+}
+
+#[test]
+fn a_kernel_that_was_only_compiled_before_is_still_checked() {
+    // As tuning and doctor do with all forms, of which they leave out what is wrong.
+    let config = Checkpoint::open(fixture(FOLDER)).unwrap().config;
+    let kernel = Attention { heads: config.heads, head_dim: config.head_dim(), bias: false };
+    let gpu = faulty(fault("attention", "- offsets[text].tile", "+ 0u * offsets[text].tile"));
+    for variant in Variant::attentions(Variant::subgroup(&gpu)) {
+        let form = kernel.form(&gpu, variant).unwrap();
+        form.pipeline.vetted(&gpu, form.grid, None).unwrap();
+    }
+    let error = Embedder::builder().gpu(gpu).from_dir(fixture(FOLDER)).err();
+    assert!(matches!(error, Some(Error::Kernel { kernel: "attention", .. })), "{error:?}");
 }
 
 #[test]
@@ -209,7 +224,8 @@ fn doctor_names_what_is_off() {
         let report = doctor::examine(&gpu, checkpoint, &mut |_| {}).unwrap();
         assert!(!report.is_healthy() && report.findings.iter().all(|finding| finding.outcome.is_ok()), "{report}");
         let text = report.to_string();
-        for expected in [gpu.info().name.as_str(), &gpu.info().driver, "not healthy"] {
+        let binding = format!("bindings of {} bytes", gpu.limits().max_storage_buffer_binding_size);
+        for expected in [gpu.info().name.as_str(), &gpu.info().driver, std::env::consts::ARCH, &binding, "not healthy"] {
             assert!(text.contains(expected), "{text}");
         }
         (report.whole, text)
@@ -380,6 +396,16 @@ fn a_lost_device_is_opened_again_and_the_call_repeated() {
     embedder.model().gpu().device().destroy();
     assert_eq!(pollster::block_on(embedder.embed_async(&texts())).unwrap().as_slice(), expected.as_slice());
     assert_eq!(embedder.model().stats().recoveries, 2);
+
+    // In the middle of a call, with batches in flight.
+    let many = vec!["some words of a text"; 600];
+    let row = embedder.embed(&many[..1]).unwrap();
+    let mut future = Box::pin(embedder.embed_async(&many));
+    if future.as_mut().now_or_never().is_none() {
+        embedder.model().gpu().device().destroy();
+        assert!(pollster::block_on(future).unwrap().rows().all(|other| other == row.as_slice()));
+        assert_eq!(embedder.model().stats().recoveries, 3);
+    }
 }
 
 #[test]

@@ -109,8 +109,12 @@ fn measure(gpu: &Gpu, name: &str, folder: &Path, options: &Options, peaks: &Peak
         dispatches: model.kernels().len(),
         ..ModelReport::default()
     };
-    let fitting = options.workloads.iter().filter(|workload| workload.lengths.iter().all(|&length| length <= model.max_length()));
-    let texts: Vec<_> = fitting.map(|workload| (workload, workload.ids(config.vocabulary))).collect();
+    let (fitting, others): (Vec<_>, Vec<_>) =
+        options.workloads.iter().partition(|workload| workload.lengths.iter().all(|&length| length <= model.max_length()));
+    for workload in others {
+        log::warn!("{name}: left out {workload}: the model takes texts of up to {} tokens", model.max_length());
+    }
+    let texts: Vec<_> = fitting.into_iter().map(|workload| (workload, workload.ids(config.vocabulary))).collect();
     let sequences: Vec<Vec<Sequence>> = texts.iter().map(|(_, texts)| texts.iter().map(|ids| sequence(ids)).collect()).collect();
     let mut runs = vec![Vec::new(); texts.len()];
     // In turns: a machine whose speed drifts is then as fast for one workload as for another.

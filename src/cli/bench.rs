@@ -68,7 +68,11 @@ pub fn run(arguments: Arguments) -> Result<()> {
     }
     output::write(&lines)?;
     if let Some(earlier) = earlier {
-        for (what, ratio) in report.ratios(&earlier) {
+        let ratios = report.ratios(&earlier);
+        if ratios.is_empty() {
+            log::warn!("the report of {} has no workload of these models: there is nothing to compare", earlier.date);
+        }
+        for (what, ratio) in ratios {
             eprintln!("{what}: {ratio:.2} times the speed of {}", earlier.date);
         }
     }
@@ -78,7 +82,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
 fn read(path: PathBuf) -> Result<Report> {
     let bytes = std::fs::read(&path).map_err(|source| Error::Io { path: path.clone(), problem: "the report cannot be read", source })?;
     serde_json::from_slice(&bytes).map_err(|error| {
-        let problem = format!("{}: expected a report of `minilm bench --json`, found {error}", path.display());
+        let problem = format!("{}: expected a report of `minilm bench --json`, found {error}: write it again", path.display());
         Error::Input { problem }
     })
 }

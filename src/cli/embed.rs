@@ -123,6 +123,10 @@ impl Tokens for Windows {
     fn length(&self) -> Length {
         self.0[0].length()
     }
+
+    fn inputs(&self) -> usize {
+        self.0.inputs()
+    }
 }
 
 pub fn run(arguments: Arguments) -> Result<()> {

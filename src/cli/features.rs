@@ -70,7 +70,11 @@ pub fn run(arguments: Arguments) -> Result<()> {
     for chunk in chunks(&encodings) {
         progress.set(done, texts);
         let sequences: Vec<_> = chunk.iter().map(Encoding::sequence).collect();
-        for features in extractor.features_of_tokens(&sequences)? {
+        let found = extractor.features_of_tokens(&sequences).map_err(|error| match error {
+            Error::NotFinite { text, at, value } => Error::NotFinite { text: text + texts as usize, at, value },
+            error => error,
+        });
+        for features in found? {
             done += features.length().used as u64;
             for state in features.states() {
                 file.write(bytemuck::cast_slice(state))?;

@@ -1,7 +1,7 @@
 //! Where texts come from: the command line, a file, or standard input, read line by line.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, IsTerminal};
+use std::io::{self, BufRead, BufReader, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -92,6 +92,8 @@ pub enum Fields {
 /// Reads items one by one.
 pub struct Reader {
     lines: Lines,
+    /// Whether what comes next is the rest of a line that was refused.
+    inside: bool,
     format: InputFormat,
     fields: Fields,
     place: Place,
@@ -179,9 +181,13 @@ impl FileArguments {
 
 const BUFFER: usize = 1 << 16;
 
+/// Bytes of a line. No model reads as much of a text, and its tokens take a hundred times as much memory.
+const LONGEST_LINE: u64 = 16 << 20;
+
 impl Reader {
     fn new(lines: Lines, format: InputFormat, source: &str, unit: &'static str, size: Option<u64>) -> Self {
-        Self { lines, format, fields: Fields::Texts, place: Place { source: source.into(), unit, number: 0 }, size, position: 0 }
+        let place = Place { source: source.into(), unit, number: 0 };
+        Self { lines, inside: false, format, fields: Fields::Texts, place, size, position: 0 }
     }
 
     /// Texts of the command line.
@@ -235,7 +241,10 @@ impl Reader {
             Lines::Bytes(reader) => {
                 let mut bytes = Vec::new();
                 let wrong = |source| Error::Io { path: self.place.source.as_ref().into(), problem: "the input cannot be read", source };
-                self.position += reader.read_until(b'\n', &mut bytes).map_err(wrong)? as u64;
+                if std::mem::take(&mut self.inside) {
+                    self.position += reader.skip_until(b'\n').map_err(wrong)? as u64;
+                }
+                self.position += reader.take(LONGEST_LINE + 1).read_until(b'\n', &mut bytes).map_err(wrong)? as u64;
                 bytes
             }
         };
@@ -243,6 +252,11 @@ impl Reader {
             return Ok(None);
         }
         self.place.number += 1;
+        if bytes.len() as u64 > LONGEST_LINE && !bytes.ends_with(b"\n") {
+            self.inside = true;
+            let problem = format!("{}: the line has more than {} MiB: split it", self.place, LONGEST_LINE >> 20);
+            return Err(Error::Input { problem });
+        }
         let mut line = bytes.as_slice();
         line = line.strip_suffix(b"\n").unwrap_or(line);
         line = line.strip_suffix(b"\r").unwrap_or(line);

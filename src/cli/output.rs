@@ -1,6 +1,6 @@
 //! Standard output in whole lines, files that appear only when they are whole, and what Ctrl-C does to both.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -90,6 +90,15 @@ pub fn handle_interrupts() {
     }
 }
 
+/// The name of a file that may take the place of what is there: the rename at the end would put a file where a device is.
+///
+/// # Errors
+/// There is something else than a file.
+pub fn replaceable(path: &Path) -> Result<&OsStr> {
+    let name = path.file_name().filter(|_| path.is_file() || !path.exists());
+    name.ok_or_else(|| Error::Input { problem: format!("{}: the output is a folder or a device: name a file", path.display()) })
+}
+
 /// A file that has its name only when it is whole. Until then it has another one beside it, and is removed when dropped.
 pub struct WholeFile {
     file: BufWriter<File>,
@@ -99,9 +108,7 @@ pub struct WholeFile {
 
 impl WholeFile {
     pub fn create(path: &Path) -> Result<Self> {
-        let Some(name) = path.file_name().filter(|_| !path.is_dir()) else {
-            return Err(Error::Input { problem: format!("{}: the output is a folder: name a file", path.display()) });
-        };
+        let name = replaceable(path)?;
         let mut partial_name = OsString::from(".");
         partial_name.push(name);
         partial_name.push(format!(".{}.partial", process::id()));

@@ -78,7 +78,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
     let mut stream = Stream::start(reader, progress, Faults::End, move |item| Encode::of(embedder.model(), &prefix).encode(item));
     let mut best = Best { hits: Vec::new(), top: top.get() };
     while let Some(chunk) = stream.next()? {
-        let embeddings = embedder.embed_tokens(&chunk.sequences())?;
+        let embeddings = embedder.embed_tokens(&chunk.sequences()).map_err(|error| chunk.placed(error))?;
         for (row, (item, _)) in embeddings.rows().zip(chunk.results.into_iter().flatten()) {
             best.offer(Hit { score: cosine(&query, row), line: item.line, text: item.text });
         }

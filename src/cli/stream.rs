@@ -34,6 +34,11 @@ pub enum Faults {
 /// What an item is as tokens.
 pub trait Tokens: Send + 'static {
     fn length(&self) -> Length;
+
+    /// How many inputs of the model it is.
+    fn inputs(&self) -> usize {
+        1
+    }
 }
 
 impl Tokens for Encoding {
@@ -53,6 +58,10 @@ impl<T: Tokens> Tokens for Vec<T> {
     fn length(&self) -> Length {
         self.iter().map(T::length).max_by_key(|length| length.total).unwrap_or(Length { total: 0, used: 0 })
     }
+
+    fn inputs(&self) -> usize {
+        self.iter().map(T::inputs).sum()
+    }
 }
 
 /// Some items, in order.
@@ -61,6 +70,29 @@ pub struct Chunk<T> {
     pub first: u64,
     pub results: Vec<Result<(Item, T)>>,
     position: u64,
+}
+
+impl<T: Tokens> Chunk<T> {
+    /// With the place of the text, where an error only has its number among the model's inputs of this chunk.
+    pub fn placed(&self, error: Error) -> Error {
+        let Error::NotFinite { text, .. } = error else { return error };
+        let mut inputs = 0;
+        let wrong = self.good().find(|(_, tokens)| {
+            inputs += tokens.inputs();
+            inputs > text
+        });
+        let Some((item, _)) = wrong else { return error };
+        let problem = error.to_string();
+        let problem = problem.strip_prefix(&format!("text {text}: ")).unwrap_or(&problem);
+        Error::Input { problem: format!("{}: {problem}", item.place) }
+    }
+
+    fn found<F>(&self, find: impl Fn(&Self) -> Result<Vec<F>>) -> Result<Vec<F>> {
+        if self.good().next().is_none() {
+            return Ok(Vec::new());
+        }
+        find(self).map_err(|error| self.placed(error))
+    }
 }
 
 impl<T> Chunk<T> {
@@ -174,7 +206,7 @@ impl<T: Tokens> Stream<T> {
         line: impl Fn(&mut Vec<u8>, Line<'_, T, F>) -> Result<()>,
     ) -> Result<()> {
         while let Some(chunk) = self.next()? {
-            let found = if chunk.good().next().is_some() { find(&chunk)? } else { Vec::new() };
+            let found = chunk.found(&find)?;
             chunk.write(found, &line)?;
         }
         self.finish(max_length)
@@ -184,7 +216,7 @@ impl<T: Tokens> Stream<T> {
     pub fn collect<F>(mut self, find: impl Fn(&Chunk<T>) -> Result<Vec<F>>) -> Result<Collected<T, F>> {
         let mut chunks = Vec::new();
         while let Some(chunk) = self.next()? {
-            let found = if chunk.good().next().is_some() { find(&chunk)? } else { Vec::new() };
+            let found = chunk.found(&find)?;
             chunks.push((chunk, found));
         }
         Ok(Collected { stream: self, chunks })

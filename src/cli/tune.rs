@@ -33,6 +33,9 @@ pub struct Arguments {
 
 pub fn run(arguments: Arguments) -> Result<()> {
     let Arguments { model, operands, gpu, output, json } = arguments;
+    if let Some(path) = &output {
+        output::replaceable(path)?;
+    }
     let checkpoint = Checkpoint::open(&model.open()?.path)?;
     let gpu = Gpu::new(gpu.options())?;
     let mut table = match &output {

@@ -72,22 +72,21 @@ fn rank(info: &wgpu::AdapterInfo, preference: wgpu::PowerPreference) -> (bool, u
 
 async fn candidates(options: &GpuOptions) -> Result<Vec<wgpu::Adapter>> {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle_from_env();
-    if let Some(backends) = options.backends {
-        descriptor.backends = backends;
-    }
+    let (backends, preference) = (options.backends, options.power_preference);
+    descriptor.backends = backends.map_or_else(backends_of_variable, Ok)?;
+    let preference = preference.map_or_else(preference_of_variable, Ok)?;
     let backends = descriptor.backends;
     let mut adapters = wgpu::Instance::new(descriptor).enumerate_adapters(backends).await;
     adapters.retain(|adapter| adapter.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS));
     if adapters.is_empty() {
-        return Err(Error::Adapter {
-            problem: format!("no GPU adapter with compute shaders was found for the backends {backends:?}: {}", what_to_install()),
-        });
+        let names = backends.iter_names().map(|(name, _)| name.to_lowercase()).collect::<Vec<_>>().join(", ");
+        let problem = format!("no GPU adapter with compute shaders was found (backends: {names}): {}", what_to_install());
+        return Err(Error::Adapter { problem });
     }
-    let preference = options.power_preference.or_else(wgpu::PowerPreference::from_env).unwrap_or_default();
     // A stable sort: the driver's own order decides among equals.
     adapters.sort_by_key(|adapter| rank(&adapter.get_info(), preference));
 
-    let name = options.adapter_name.clone().or_else(|| std::env::var("WGPU_ADAPTER_NAME").ok()).filter(|name| !name.is_empty());
+    let name = options.adapter_name.clone().or_else(|| variable("WGPU_ADAPTER_NAME")).filter(|name| !name.is_empty());
     if let Some(name) = name {
         let wanted = name.to_lowercase();
         let (matching, others): (Vec<_>, Vec<_>) = adapters.into_iter().partition(|a| a.get_info().name.to_lowercase().contains(&wanted));
@@ -98,6 +97,27 @@ async fn candidates(options: &GpuOptions) -> Result<Vec<wgpu::Adapter>> {
         return Ok(matching);
     }
     Ok(adapters)
+}
+
+/// What a variable of wgpu's says, if it says anything.
+fn variable(name: &str) -> Option<String> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(|value| value.to_string_lossy().into_owned())
+}
+
+/// wgpu itself leaves out what it does not know, and then finds no adapter.
+fn backends_of_variable() -> Result<wgpu::Backends> {
+    let Some(names) = variable("WGPU_BACKEND") else { return Ok(wgpu::Backends::default()) };
+    match names.split(',').find(|name| wgpu::Backends::from_comma_list(name).is_empty()) {
+        None => Ok(wgpu::Backends::from_comma_list(&names)),
+        Some(name) => Err(Error::Adapter { problem: format!("WGPU_BACKEND names `{name}`: expected some of vulkan, metal, dx12, gl") }),
+    }
+}
+
+fn preference_of_variable() -> Result<wgpu::PowerPreference> {
+    match (wgpu::PowerPreference::from_env(), variable("WGPU_POWER_PREF")) {
+        (None, Some(value)) => Err(Error::Adapter { problem: format!("WGPU_POWER_PREF is `{value}`: expected low or high") }),
+        (preference, _) => Ok(preference.unwrap_or_default()),
+    }
 }
 
 fn what_to_install() -> &'static str {

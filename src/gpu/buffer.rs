@@ -154,7 +154,7 @@ impl Gpu {
         readback.request(bytes);
         self.wait(submission)?;
         pollster::block_on(readback.answered()).map_err(|reason| self.lost(reason))?;
-        readback.read(bytes, read).map_err(|error| Error::Device { problem: format!("reading a result: {error}") })
+        readback.read(bytes, read).map_err(|error| self.lost(error.to_string()))
     }
 
     /// Uploads what has been written so far and waits, so that the driver gives its staging memory back.

@@ -61,8 +61,16 @@ pub struct Pipeline {
     source: Source,
     layout: wgpu::BindGroupLayout,
     pub(super) bindings: Vec<(String, u32)>,
-    /// The outcome, with what is wrong where it cannot be used.
-    vetted: Mutex<Option<Result<wgpu::ComputePipeline, String>>>,
+    known: Mutex<Known>,
+}
+
+/// What is known of a kernel on its device.
+#[derive(Debug, Default)]
+struct Known {
+    /// Compiled, or what is wrong where it cannot be used.
+    outcome: Option<Result<wgpu::ComputePipeline, String>>,
+    /// Whether it was held to its definition: who measures kernels compiles them first and drops what is wrong.
+    checked: bool,
 }
 
 /// The structs that host and shader share: WGSL name and size in bytes on the host.
@@ -85,7 +93,7 @@ impl Pipeline {
         let layout = gpu.checked(&format!("kernel `{kernel}`"), || {
             Ok(device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(kernel), entries: &entries }))
         })?;
-        Ok(Self { kernel, source: source.clone(), layout, bindings, vetted: Mutex::default() })
+        Ok(Self { kernel, source: source.clone(), layout, bindings, known: Mutex::default() })
     }
 
     /// The WGSL and the constants that it is made of.
@@ -93,30 +101,32 @@ impl Pipeline {
         &self.source
     }
 
-    /// The compiled kernel, once it has met `check`; both are done at the first call, and other threads wait for them.
+    /// The compiled kernel, once it has met `check`; each is done at the first call that asks for it, and other threads wait for them.
     ///
     /// # Errors
     /// [`Error::Kernel`] when the driver refuses it or it gives other results than its definition.
     pub fn vetted(&self, gpu: &Gpu, grid: Grid, check: Option<&(dyn Fn() -> Check + Send + Sync)>) -> Result<wgpu::ComputePipeline> {
-        let mut vetted = self.vetted.lock().unwrap_or_else(PoisonError::into_inner);
-        if vetted.is_none() {
-            let begin = Instant::now();
-            let compiled = self.compile(gpu);
-            gpu.add_pipeline_time(begin.elapsed());
-            let outcome = compiled.and_then(|compiled| {
-                if let Some(check) = check.filter(|_| gpu.computes()) {
-                    check().run(gpu, self, &compiled, grid)?;
-                }
-                Ok(compiled)
-            });
-            *vetted = Some(match outcome {
-                Ok(compiled) => Ok(compiled),
-                Err(Error::Kernel { problem, .. } | Error::Device { problem }) => Err(problem),
-                // A lost device or too little memory says nothing about the kernel.
-                Err(error) => return Err(error),
-            });
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        // A lost device or too little memory says nothing about the kernel.
+        let settled = |outcome: Result<wgpu::ComputePipeline>| match outcome {
+            Ok(compiled) => Ok(Ok(compiled)),
+            Err(Error::Kernel { problem, .. } | Error::Device { problem }) => Ok(Err(problem)),
+            Err(error) => Err(error),
+        };
+        let mut outcome = match known.outcome.take() {
+            Some(outcome) => outcome,
+            None => {
+                let begin = Instant::now();
+                let compiled = self.compile(gpu);
+                gpu.add_pipeline_time(begin.elapsed());
+                settled(compiled)?
+            }
+        };
+        if let (Ok(compiled), Some(check), false) = (&outcome, check.filter(|_| gpu.computes()), known.checked) {
+            outcome = settled(check().run(gpu, self, compiled, grid).map(|_| compiled.clone()))?;
+            known.checked = true;
         }
-        let outcome = vetted.as_ref().map_or_else(|| Err(String::new()), Clone::clone);
+        known.outcome = Some(outcome.clone());
         outcome.map_err(|problem| Error::Kernel { kernel: self.kernel, problem })
     }
 
