@@ -1,5 +1,5 @@
-// best[selected, 2 * TOP + 1] = the TOP largest logits of each row: their columns, then themselves, then log(sum(exp(logits))) of the
-// whole row. Of equals the first column comes first. One workgroup a row, one pass over the row for each of the TOP.
+// best[selected, 2 * TOP + 1] = the TOP largest logits of each row: their columns, then themselves, then the sum of exp(logit - largest)
+// over the whole row. Of equals the first column comes first. One workgroup a row, one pass over the row for each of the TOP.
 
 override VOCABULARY: u32;
 override TOP: u32;
@@ -65,6 +65,6 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     }
     let total = reduce_sum(sum, lane);
     if lane == 0u {
-        best[output + 2u * TOP] = largest + log(total);
+        best[output + 2u * TOP] = total;
     }
 }

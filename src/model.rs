@@ -14,7 +14,7 @@ use crate::gpu::{Gpu, GpuOptions};
 use crate::loader::{Loader, Needs};
 use crate::runner::{Output, Runner, Wait};
 use crate::stats::Stats;
-use crate::texts::{BYTES_PER_TOKEN, Input, Tokens, encode_all, of_text, some, windows};
+use crate::texts::{BYTES_PER_TOKEN, Input, Tokens, encode_all, of_its_text, of_text, some, windows};
 
 /// Batches whose tokens are made at a time. Fewer than a few would often leave the last one half full; many more, and the GPU would be
 /// done with those in flight before the next are there.
@@ -122,19 +122,26 @@ impl Model {
         take: &mut impl FnMut(usize, usize, &[f32]),
     ) -> Result<Vec<K>> {
         let mut call = runner.call(wait, take);
-        let (mut kept, mut first) = (Vec::with_capacity(inputs.len()), 0);
-        for window in windows(inputs, WINDOW_BATCHES * runner.capacity().tokens * BYTES_PER_TOKEN) {
-            let begin = Instant::now();
-            let numbered = encode_all(window, encode).into_iter().zip(kept.len()..);
-            let tokens = numbered.map(|(tokens, text)| tokens.map_err(|error| of_text(text, error))).collect::<Result<Vec<T>>>()?;
-            call.counters.tokenize_nanoseconds += begin.elapsed().as_nanos() as u64;
-            let sequences: Vec<_> = tokens.iter().flat_map(Tokens::sequences).collect();
-            self.check(first, &sequences)?;
-            call.run(first, &sequences).await?;
-            first += sequences.len();
-            kept.extend(tokens.into_iter().map(keep));
-        }
-        call.finish().await?;
+        let (mut kept, mut ends) = (Vec::with_capacity(inputs.len()), Vec::with_capacity(inputs.len()));
+        let outcome = async {
+            for window in windows(inputs, WINDOW_BATCHES * runner.capacity().tokens * BYTES_PER_TOKEN) {
+                let begin = Instant::now();
+                let numbered = encode_all(window, encode).into_iter().zip(kept.len()..);
+                let tokens = numbered.map(|(tokens, text)| tokens.map_err(|error| of_text(text, error))).collect::<Result<Vec<T>>>()?;
+                call.counters.tokenize_nanoseconds += begin.elapsed().as_nanos() as u64;
+                let first = ends.last().copied().unwrap_or(0);
+                let mut sequences = Vec::with_capacity(tokens.len());
+                for tokens in &tokens {
+                    sequences.extend(tokens.sequences());
+                    ends.push(first + sequences.len());
+                }
+                self.check(first, &sequences)?;
+                call.run(first, &sequences).await?;
+                kept.extend(tokens.into_iter().map(keep));
+            }
+            call.finish().await
+        };
+        outcome.await.map_err(|error| of_its_text(&ends, error))?;
         Ok(kept)
     }
 

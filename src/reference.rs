@@ -130,14 +130,14 @@ pub fn normalize(x: &[f64], width: usize, columns: usize) -> Matrix {
     normalized.collect()
 }
 
-/// Column and value of the `top` largest of a row, of equals the first, and log(sum(exp(row))).
+/// Column and value of the `top` largest of a row, of equals the first, and the sum of exp(value - largest).
 pub fn top_k(row: &[f64], top: usize) -> (Vec<(usize, f64)>, f64) {
     let mut order: Vec<(usize, f64)> = row.iter().copied().enumerate().collect();
     order.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
     let largest = order[0].1;
     let sum: f64 = row.iter().map(|v| (v - largest).exp()).sum();
     order.truncate(top);
-    (order, largest + sum.ln())
+    (order, sum)
 }
 
 /// The low and the high 16 bits of the sum, modulo 2^32, over `words`, which lie at the place `first` and behind: each combined with its own

@@ -87,6 +87,14 @@ pub(crate) fn of_text(text: usize, error: Error) -> Error {
     }
 }
 
+/// The error of a call, with the number of a text instead of that of its sequence, where each text's sequences end at one of `ends`.
+pub(crate) fn of_its_text(ends: &[usize], error: Error) -> Error {
+    match error {
+        Error::NotFinite { text, at, value } => Error::NotFinite { text: ends.partition_point(|end| *end <= text), at, value },
+        other => other,
+    }
+}
+
 /// A text as the GPU runs it: one sequence, or some where it is long.
 pub(crate) trait Tokens: Send {
     fn sequences(&self) -> impl Iterator<Item = Sequence<'_>>;
@@ -142,5 +150,15 @@ mod tests {
             assert!(windows.windows(2).all(|pair| size(pair[0]) + pair[1][0].bytes() > bytes));
         }
         assert!(windows(&[], 300).next().is_none());
+    }
+
+    #[test]
+    fn a_result_that_is_no_number_is_of_a_text() {
+        // The second text has no sequence, the third has three.
+        let text_of = |text| match of_its_text(&[1, 1, 4, 5], Error::NotFinite { text, at: 7, value: 0.0 }) {
+            Error::NotFinite { text, at: 7, .. } => text,
+            error => panic!("{error}"),
+        };
+        assert_eq!([0, 1, 2, 3, 4].map(text_of), [0, 2, 2, 2, 3]);
     }
 }

@@ -54,7 +54,7 @@ fn a_mistake_in_any_kernel_is_found_before_the_model_is_used() {
         fault("gather", "let token = selected[group.x];", "let token = selected[0];"),
         fault("vocabulary", "sums[r] * scale", "sums[0] * scale"),
         fault("top_k", "column < other_column", "column > other_column"),
-        fault("top_k", "largest + log(total)", "log(total)"),
+        fault("top_k", "logits[row + c] - largest", "logits[row + c]"),
         fault("quantize", "whole - 128.0 * upper", "0.0 * upper"),
         fault("quantize", "MOST / largest", "MOST / (largest + 1.0)"),
         fault("quantize", "largest / MOST", "1.0 / MOST"),

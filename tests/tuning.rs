@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::fs;
+
 use common::fixture;
 use common::gpu::gpu;
 use minilm::kernels::{Variant, WeightFormat};
@@ -73,9 +75,18 @@ fn a_table_of_another_adapter_or_of_nonsense_changes_nothing() {
     assert_eq!(rows(Tuning::Given(impossible)), default);
 
     let folder = tempfile::tempdir().unwrap();
+    let message = Table::read(folder.path()).unwrap_err().to_string();
+    assert!(message.contains("expected a tuning table of `minilm tune`, found a folder or a device"), "{message}");
     let path = folder.path().join("table.json");
+    fs::write(&path, vec![b' '; (4 << 20) + 1]).unwrap();
+    let message = Table::read(&path).unwrap_err().to_string();
+    assert!(message.contains("found more than 4 MiB"), "{message}");
+    // What cannot be written leaves nothing behind.
+    fs::create_dir(folder.path().join("taken")).unwrap();
+    assert!(Table::of(&gpu()).write(folder.path().join("taken")).is_err());
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
     for (bytes, found) in [("", "EOF"), ("{\"adapter\": 1}", "invalid type"), ("[[[", "invalid type"), ("{}", "missing field")] {
-        std::fs::write(&path, bytes).unwrap();
+        fs::write(&path, bytes).unwrap();
         let message = Table::read(&path).unwrap_err().to_string();
         assert!(message.contains("table.json: expected a tuning table of `minilm tune`") && message.contains(found), "{message}");
     }

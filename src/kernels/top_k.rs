@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::gpu::{Amount, Cost, Count, Gpu, Grid, Source, Step};
 
 /// `best[selected, 2 * top + 1]` of `logits[selected, vocabulary]`: the columns of the `top` largest, then those logits, then
-/// log(sum(exp(logits))) over the whole row.
+/// the sum of exp(logit - largest) over the whole row.
 #[derive(Clone, Copy, Debug)]
 pub struct TopK {
     pub vocabulary: usize,
@@ -49,10 +49,10 @@ impl TopK {
             (0..top).map(|i| (4.0 - (i / 2) as f32 / top as f32, vocabulary - 1 - i * (vocabulary / top))).collect();
         largest.iter().for_each(|(value, column)| logits[*column] = *value);
         largest.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        let sum: f64 = logits.iter().map(|value| f64::from(*value).exp()).sum();
+        let sum: f64 = logits.iter().map(|value| f64::from(*value - largest[0].0).exp()).sum();
         let columns = largest.iter().map(|(_, column)| *column as f64);
         let values = largest.iter().map(|(value, _)| f64::from(*value));
-        let expected = columns.chain(values).chain([sum.ln()]).enumerate().collect();
+        let expected = columns.chain(values).chain([sum]).enumerate().collect();
         let batch = rows(Count::Selected, 1);
         Check { batch, inputs: vec![("logits", words(&logits))], output: "best", written: self.columns(), expected, bound: (1e-4, 1e-5) }
     }

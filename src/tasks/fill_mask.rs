@@ -182,13 +182,13 @@ impl FillMask {
         rows.into_iter().zip(masked).map(filled).collect()
     }
 
-    /// A row is the columns, their logits, and the logarithm of the sum over all words.
+    /// A row is the columns, their logits, the largest first, and the sum of exp(logit - largest) over all words.
     fn words(&self, row: &[f32]) -> Vec<Word> {
         let (columns, logits) = row.split_at(self.top);
         let (logits, total) = logits.split_at(self.top);
         let ids: Vec<u32> = columns.iter().map(|&column| column as u32).collect();
         let tokens = self.model.tokenizer().pieces(&ids);
-        let score = |logit: f32| (f64::from(logit) - f64::from(total[0])).exp();
+        let score = |logit: f32| (f64::from(logit) - f64::from(logits[0])).exp() / f64::from(total[0]);
         let words = ids.into_iter().zip(tokens).zip(logits);
         words.map(|((id, token), &logit)| Word { id, token, logit, score: score(logit) }).collect()
     }

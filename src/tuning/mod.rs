@@ -95,8 +95,9 @@ impl Chosen {
             Tuning::Auto if !gpu.computes() => None,
             Tuning::Auto => store::load(gpu).or_else(|| (!is_software(gpu)).then(|| Table::of(gpu))).map(|mut table| {
                 if !is_software(gpu) && table.lacks(config, operands) {
-                    match table.measure(gpu, config, operands).and_then(|()| table.store()) {
-                        Ok(path) => log::info!("tuned for {}, kept in {}", table.describe(), path.display()),
+                    match table.measure(gpu, config, operands).map(|()| table.store()) {
+                        Ok(Ok(path)) => log::info!("tuned for {}, kept in {}", table.describe(), path.display()),
+                        Ok(Err(error)) => log::warn!("{error}: kernels will be measured again at the next start"),
                         Err(error) => log::warn!("{error}: kernels are chosen without it"),
                     }
                 }

@@ -1,8 +1,10 @@
 //! The table of an adapter in the user's cache folder. Whatever is wrong with a file there, it is only measured again.
 
-use std::fs;
+use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use etcetera::base_strategy::{BaseStrategy, choose_native_strategy};
 
@@ -24,14 +26,19 @@ impl Table {
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let io = |source| Error::Io { path: path.to_owned(), problem: "the tuning table cannot be read", source };
-        let bytes = fs::metadata(path).map_err(io)?.len();
         let wrong = |found: String| {
             Error::input(format!("{}: expected a tuning table of `minilm tune`, found {found}: write it again", path.display()))
         };
-        if bytes > MOST_BYTES {
-            return Err(wrong(format!("{bytes} bytes")));
+        // A pipe would be waited for, a device read without end.
+        if !fs::metadata(path).map_err(io)?.is_file() {
+            return Err(wrong("a folder or a device".into()));
         }
-        serde_json::from_slice(&fs::read(path).map_err(io)?).map_err(|error| wrong(error.to_string()))
+        let mut bytes = Vec::new();
+        let read = File::open(path).and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes));
+        if read.map_err(io)? as u64 > MOST_BYTES {
+            return Err(wrong(format!("more than {} MiB", MOST_BYTES >> 20)));
+        }
+        serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))
     }
 
     /// Writes it where an app or another machine with the same adapter can read it.
@@ -42,9 +49,14 @@ impl Table {
         let path = path.as_ref();
         let io = |source| Error::Io { path: path.to_owned(), problem: "the tuning table cannot be written", source };
         let json = serde_json::to_vec_pretty(self).map_err(|error| Error::input(format!("{}: {error}", path.display())))?;
-        // Another process never sees half a file.
-        let beside = path.with_extension(format!("{}.new", std::process::id()));
-        fs::write(&beside, json).and_then(|()| fs::rename(&beside, path)).map_err(io)
+        // Others never see half a file, nor write to the same.
+        static WRITTEN: AtomicUsize = AtomicUsize::new(0);
+        let beside = path.with_extension(format!("{}-{}.new", std::process::id(), WRITTEN.fetch_add(1, Ordering::Relaxed)));
+        let written = fs::write(&beside, json).and_then(|()| fs::rename(&beside, path));
+        written.map_err(|source| {
+            _ = fs::remove_file(&beside);
+            io(source)
+        })
     }
 
     /// Keeps it in the user's cache folder, and says where.
