@@ -84,8 +84,8 @@ fn main(
         let at = own + 4u * i;
         let sum = vec4f(finished[at], finished[at + 1u], finished[at + 2u], finished[at + 3u]);
         let row = own_row + {r}u * SIZE + 4u * i / SIZE;
-        let column = (own_column + {c}u * SIZE + 4u * i % SIZE) / 4u;
-        store(first_row + row, last_row, first_column + column, sum);
+        let column = first_column + (own_column + {c}u * SIZE + 4u * i % SIZE) / 4u;
+        store(first_row + row, last_row, column, sum, bias[min(column, OUTER4 - 1u)]);
     }
     workgroupBarrier();
 #end

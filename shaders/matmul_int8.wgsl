@@ -75,9 +75,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) lane:
 #end
     }
 
+#for c in COLUMNS4
+    let bias_{c} = bias[column_{c}];
+#end
 #for r in ROWS
 #for c in COLUMNS4
-    store(first_row + {r}u, last_row, first_column + {c}u * LANES, sum_{r}_{c});
+    store(first_row + {r}u, last_row, first_column + {c}u * LANES, sum_{r}_{c}, bias_{c});
 #end
 #end
 }

@@ -51,9 +51,13 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) lane:
         workgroupBarrier();
     }
 
+#for c in COLUMNS4
+    let column_{c} = first_column + {c}u * LANES + lane.x;
+    let bias_{c} = bias[min(column_{c}, OUTER4 - 1u)];
+#end
 #for r in ROWS
 #for c in COLUMNS4
-    store(first_row + {r}u * ROW_GROUPS + lane.y, last_row, first_column + {c}u * LANES + lane.x, sum_{r}_{c});
+    store(first_row + {r}u * ROW_GROUPS + lane.y, last_row, column_{c}, sum_{r}_{c}, bias_{c});
 #end
 #end
 }

@@ -40,7 +40,7 @@ fn a_mistake_in_any_kernel_is_found_before_the_model_is_used() {
     let faults = [
         fault("embedding", "place & 0xffffffu", "place & 0xfffffeu"),
         fault("embedding", "+ EPSILON", "- 1.0"),
-        fault("matmul", "activate(sum + bias[column])", "activate(sum - bias[column])"),
+        fault("matmul", "activate(sum + bias_of_column)", "activate(sum - bias_of_column)"),
         fault("matmul", "result += residual[at]", "result -= residual[at]"),
         fault("matmul", "row <= last_row", "row < last_row"),
         fault("matmul", "row <= last_row && ", ""), // writes beyond the end

@@ -11,10 +11,11 @@ override RESIDUAL: bool;
 @group(0) @binding(5) var<storage, read> residual: array<vec4f>;   // [rows, OUTER4], read only where RESIDUAL
 @group(0) @binding(6) var<storage, read_write> y: array<vec4f>;    // [rows, OUTER4]
 
-fn store(row: u32, last_row: u32, column: u32, sum: vec4f) {
+// The bias comes from the caller, who reads it once for all of a lane's rows.
+fn store(row: u32, last_row: u32, column: u32, sum: vec4f, bias_of_column: vec4f) {
     if row <= last_row && column < OUTER4 {
         let at = row * OUTER4 + column;
-        var result = activate(sum + bias[column]);
+        var result = activate(sum + bias_of_column);
         if RESIDUAL {
             result += residual[at];
         }
