@@ -67,9 +67,9 @@ pub struct Tokenizer {
     /// Adds special tokens and joins pairs.
     join: Option<PostProcessorWrapper>,
     max_length: Option<usize>,
-    /// Rows of the model's word embeddings.
     /// The side of a text that is too long where it is cut.
     cut: TruncationDirection,
+    /// Rows of the model's word embeddings.
     vocabulary: usize,
     /// Whether the model is to see the tokenizer's types.
     types: bool,
