@@ -138,7 +138,7 @@ fn checks_of_a_load(bencher: Bencher, hidden: usize) {
             let kernel = Matmul { inner, outer, operands: WeightFormat::F32.into(), activation: None, residual: true, rows: Count::Tokens };
             black_box(kernel.check(65));
         }
-        black_box(Attention { heads: 12, head_dim: hidden / 12, bias: false }.check());
+        black_box(Attention { heads: 12, head_dim: hidden / 12, bias: false, half: false }.check());
         black_box(LayerNorm { hidden, epsilon: 1e-12, rows: Count::Tokens }.check());
     });
 }

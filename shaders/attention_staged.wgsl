@@ -11,15 +11,15 @@ const KEYS = 4u * LANES;
 const STRIDE = LANES + 1u;    // one more than is used: neighbouring rows lie in different banks
 
 // Row r of lane group y lies at r * ROW_GROUPS + y, key j of lane x at j * LANES + x: again in different banks.
-var<workgroup> left: array<vec4f, QUERIES * STRIDE>;  // a slice of the queries, then the weights of all keys
-var<workgroup> right: array<vec4f, KEYS * STRIDE>;    // a slice of the keys, then of the values
+var<workgroup> left: array<Held, QUERIES * STRIDE>;  // a slice of the queries, then the weights of all keys
+var<workgroup> right: array<Held, KEYS * STRIDE>;    // a slice of the keys, then of the values
 var<workgroup> parts: array<f32, QUERIES * LANES>;    // each lane's maximum of a row, at the end its total
 
 // KEYS rows from the block's first on, of which those beyond the text are read as its last: their weight is zero.
 fn load_block(at: u32, block: u32, length: u32, lane: vec3u) {
     for (var i = lane.y; i < KEYS; i += ROW_GROUPS) {
         let key = min(block + 4u * (i % LANES) + i / LANES, length - 1u);
-        right[i * STRIDE + lane.x] = qkv[at + key * 3u * HEADS * HEAD_DIM4];
+        right[i * STRIDE + lane.x] = held(qkv[at + key * 3u * HEADS * HEAD_DIM4]);
     }
 }
 
@@ -57,16 +57,16 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) lane:
 #end
 #for s in SLICES
 #for r in ROWS
-        left[row_{r} * STRIDE + lane.x] = qkv[queries_at + query_{r} * 3u * width + column_{s}] * SCALE;
+        left[row_{r} * STRIDE + lane.x] = held(qkv[queries_at + query_{r} * 3u * width + column_{s}]);
 #end
         load_block(queries_at + width + column_{s}, block, length, lane);
         workgroupBarrier();
         for (var k = 0u; k < select(0u, min(LANES, HEAD_DIM4 - {s}u * LANES), is_needed); k++) {
 #for j in 4
-            let key_{j} = right[({j}u * LANES + lane.x) * STRIDE + k];
+            let key_{j} = vec4f(right[({j}u * LANES + lane.x) * STRIDE + k]);
 #end
 #for r in ROWS
-            let q_{r} = left[row_{r} * STRIDE + k];
+            let q_{r} = vec4f(left[row_{r} * STRIDE + k]);
             score_{r} += vec4f(dot(q_{r}, key_0), dot(q_{r}, key_1), dot(q_{r}, key_2), dot(q_{r}, key_3));
 #end
         }
@@ -80,7 +80,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) lane:
 #for r in ROWS
         let biased_{r} = vec4f(
 #for j in 4
-            with_bias(score_{r}[{j}], head, query_{r}, key + {j}u),
+            with_bias(score_{r}[{j}] * SCALE, head, query_{r}, key + {j}u),
 #end
         );
         score_{r} = select(vec4f(LOWEST), biased_{r}, is_key);
@@ -94,8 +94,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) lane:
         }
         let shrink_{r} = exp(maximum_{r} - new_maximum_{r});
         maximum_{r} = new_maximum_{r};
-        let weight_{r} = exp(score_{r} - maximum_{r}); // zero beyond the text
-        left[row_{r} * STRIDE + lane.x] = weight_{r};
+        left[row_{r} * STRIDE + lane.x] = held(exp(score_{r} - maximum_{r})); // zero beyond the text
+        let weight_{r} = vec4f(left[row_{r} * STRIDE + lane.x]); // as it is multiplied
         total_{r} = total_{r} * shrink_{r} + (weight_{r}.x + weight_{r}.y + weight_{r}.z + weight_{r}.w);
 #end
 #for s in SLICES
@@ -106,10 +106,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) lane:
 #end
         for (var i = 0u; i < select(0u, min(LANES, (length - block + 3u) / 4u), is_needed); i++) {
 #for j in 4
-            let value_{j} = right[({j}u * LANES + i) * STRIDE + lane.x];
+            let value_{j} = vec4f(right[({j}u * LANES + i) * STRIDE + lane.x]);
 #end
 #for r in ROWS
-            let w_{r} = left[row_{r} * STRIDE + i];
+            let w_{r} = vec4f(left[row_{r} * STRIDE + i]);
 #for j in 4
             sum_{r}_{s} = fma(vec4f(w_{r}[{j}]), value_{j}, sum_{r}_{s});
 #end

@@ -133,14 +133,15 @@ pub fn candidates(gpu: &Gpu, subgroup: Option<u32>, config: &EncoderConfig) -> V
             );
         }
     }
-    for variant in Variant::attentions(subgroup) {
-        let kernel = Attention { heads: config.heads, head_dim: config.head_dim(), bias: config.relative_buckets > 0 };
-        all.push((
-            "attention",
-            format!("{} heads of {}", config.heads, config.head_dim()),
-            kernel.form(gpu, variant),
-            Box::new(move || kernel.check()),
-        ));
+    let has_f16 = gpu.device().features().contains(wgpu::Features::SHADER_F16);
+    for half in [false, true].into_iter().filter(|half| has_f16 || !half) {
+        let kernel = Attention { heads: config.heads, head_dim: config.head_dim(), bias: config.relative_buckets > 0, half };
+        let name = format!("{} heads of {}{}", config.heads, config.head_dim(), if half { " in f16" } else { "" });
+        let variants = kernel.variants_with(gpu, subgroup).into_iter().filter(|variant| kernel.rounds(*variant) == half);
+        all.extend(
+            variants
+                .map(|variant| -> Candidate { ("attention", name.clone(), kernel.form(gpu, variant), Box::new(move || kernel.check())) }),
+        );
     }
     let single = |source, grid| Ok(Form { variant: String::new(), pipeline: gpu.pipeline(source)?, grid });
     for pooling in Pooling::ALL {

@@ -7,7 +7,7 @@ use crate::gpu::Count;
 use crate::kernels::attention::{self, Attention};
 use crate::kernels::embedding::{self, Embedding, Part};
 use crate::kernels::layer_norm::LayerNorm;
-use crate::kernels::padded;
+use crate::kernels::{Arithmetic, padded};
 
 /// What an encoder leaves on the GPU.
 pub struct Encoded {
@@ -63,6 +63,7 @@ pub fn assemble(pass: &mut Assembler, tensors: &EncoderWeights, all_layers: bool
         let projection = pass.upload.linear(projection)?;
         pass.linear(&projection, None, Count::Tokens, [&wide, &x], None)?;
     }
+    let half = pass.upload.arithmetic() == Arithmetic::F16;
     let bias = tensors.relative_bias.as_ref().map(|bias| pass.upload.relative_bias(bias)).transpose()?;
 
     let mut states = Vec::new();
@@ -84,7 +85,7 @@ pub fn assemble(pass: &mut Assembler, tensors: &EncoderWeights, all_layers: bool
             bias: bias.as_ref(),
             context: &context,
         };
-        let kernel = Attention { heads, head_dim, bias: bias.is_some() };
+        let kernel = Attention { heads, head_dim, bias: bias.is_some(), half };
         pass.steps.push(kernel.step(pass.gpu, pass.tuning.attention(&kernel), &buffers)?);
         pass.linear(&output, None, Count::Tokens, [&context, &sum], Some(&x))?;
         pass.layer_norm(norm, &attention_norm, [&sum, &next])?;

@@ -7,7 +7,7 @@ use crate::delivery::Delivery;
 use crate::error::{Error, Result};
 use crate::gpu::{Arena, Gpu};
 use crate::kernels::embedding::{Part, part_uniform};
-use crate::kernels::{Operands, WeightFormat, padded};
+use crate::kernels::{Arithmetic, Operands, WeightFormat, padded};
 
 /// Rows of a tensor that are converted at a time.
 const ROWS_AT_ONCE: usize = 64;
@@ -52,6 +52,11 @@ impl<'a, 'g> Upload<'a, 'g> {
     /// How the table of words is kept.
     pub fn format(&self) -> WeightFormat {
         self.operands.weights
+    }
+
+    /// What matrix products compute with.
+    pub fn arithmetic(&self) -> Arithmetic {
+        self.operands.arithmetic
     }
 
     pub fn embeddings(&mut self, tensors: &EncoderWeights) -> Result<Tables> {

@@ -33,6 +33,11 @@ fn has_matrix_units(source: &Source) -> bool {
     source.wgsl.contains("enable wgpu_cooperative_matrix;")
 }
 
+/// GL has none, and DX12 has it from shader model 6.2 on.
+fn has_f16(source: &Source) -> bool {
+    source.wgsl.contains("enable f16;")
+}
+
 fn is_subgroup_form(source: &Source) -> bool {
     source.wgsl.contains("subgroup")
 }
@@ -244,8 +249,12 @@ fn every_shader_becomes_hlsl() {
         |source| !has_matrix_units(source),
         |source| {
             let (module, info) = module(source, hlsl::supported_capabilities())?;
-            // The baseline runs on shader model 5.1; subgroups need 6.0.
-            let shader_model = if is_subgroup_form(source) { hlsl::ShaderModel::V6_0 } else { hlsl::ShaderModel::V5_1 };
+            // The baseline runs on shader model 5.1; subgroups need 6.0, f16 6.2.
+            let shader_model = match (has_f16(source), is_subgroup_form(source)) {
+                (true, _) => hlsl::ShaderModel::V6_2,
+                (_, true) => hlsl::ShaderModel::V6_0,
+                _ => hlsl::ShaderModel::V5_1,
+            };
             let options = hlsl::Options { shader_model, zero_initialize_workgroup_memory: false, ..Default::default() };
             let mut text = String::new();
             hlsl::Writer::new(&mut text, &options, &Default::default()).write(&module, &info, None).map_err(|error| error.to_string())?;
@@ -259,7 +268,7 @@ fn every_shader_becomes_glsl() {
     for_all(
         "comp",
         Some(GLSLANG),
-        |source| !has_matrix_units(source),
+        |source| !has_f16(source),
         |source| {
             let (module, info) = module(source, glsl::supported_capabilities())?;
             let options = glsl::Options {

@@ -79,7 +79,7 @@ fn a_mistake_in_any_kernel_is_found_before_the_model_is_used() {
 fn a_kernel_that_was_only_compiled_before_is_still_checked() {
     // As tuning and doctor do with all forms, of which they leave out what is wrong.
     let config = Checkpoint::open(fixture(FOLDER)).unwrap().config;
-    let kernel = Attention { heads: config.heads, head_dim: config.head_dim(), bias: false };
+    let kernel = Attention { heads: config.heads, head_dim: config.head_dim(), bias: false, half: false };
     let gpu = faulty(fault("attention", "- offsets[text].tile", "+ 0u * offsets[text].tile"));
     for variant in Variant::attentions(Variant::subgroup(&gpu)) {
         let form = kernel.form(&gpu, variant).unwrap();
@@ -134,7 +134,7 @@ fn a_mistake_in_attention_through_workgroup_memory_is_found() {
         ("context[context_at + 0u", "context[context_at + 1u"),
     ];
     for (&variant, (right, wrong)) in staged.iter().cycle().zip(faults) {
-        let kernel = Attention { heads: checkpoint.config.heads, head_dim: checkpoint.config.head_dim(), bias: false };
+        let kernel = Attention { heads: checkpoint.config.heads, head_dim: checkpoint.config.head_dim(), bias: false, half: false };
         assert!(kernel.source(variant).wgsl.contains(right), "{right}");
         let gpu = faulty(Fault { only_with: "var<workgroup>", ..fault("attention", right, wrong) });
         let mut table = Table::of(&gpu);
@@ -147,6 +147,40 @@ fn a_mistake_in_attention_through_workgroup_memory_is_found() {
         let closest = found.rows().zip(expected.rows()).map(|(a, b)| minilm::cosine(a, b)).fold(1.0, f64::min);
         assert!(closest > 0.999_999, "{variant}: {right} as {wrong}: cosine {closest}");
     }
+}
+
+#[test]
+fn a_mistake_in_attention_in_f16_is_found() {
+    type Has = fn(Sharing) -> bool;
+    let (staged, units): (Has, Has) = (|sharing| sharing == Sharing::Workgroup, |s| matches!(s, Sharing::Cooperative { .. }));
+    // Heads that end within a square of either size.
+    let kernel = Attention { heads: 3, head_dim: 20, bias: true, half: true };
+    let faults = [
+        (staged, "held(exp(score_0 - maximum_0))", "held(exp(score_1 - maximum_0))"),
+        (staged, "vec4f(right[(1u * LANES + i)", "vec4f(right[(0u * LANES + i)"),
+        (units, "i * KEYS + k < length", "true"), // keys beyond the text count
+        (units, "f32(weight)", "f32(exp(scores[k]))"),
+        (units, "(i - 1u) * KEYS", "i * KEYS"), // of more than one block
+        (units, "maximum_0 = max(maximum_0, score)", "maximum_0 = -100.0"),
+        (units, "0u * SIZE], STRIDE", "1u * SIZE], STRIDE"),
+        (units, "c * SIZE * STRIDE", "0u * c"),
+        (units, "weights[own * WEIGHT_STRIDE", "weights[0u * own"),
+        (units, "if d < HEAD_DIM4 {", "if true {"),    // the next head's numbers
+        (units, "first_query + row < length && ", ""), // the next text's, or beyond the end
+        (units, "parts[row * ROW_LANES + j]", "parts[j]"),
+    ];
+    let mut found_in = Vec::new();
+    for (has, right, wrong) in faults {
+        for variant in kernel.variants(&gpu()).into_iter().filter(|variant| has(variant.sharing)) {
+            assert!(kernel.source(variant).wgsl.contains(right), "{variant}: {right}");
+            let gpu = faulty(fault("attention", right, wrong));
+            let form = kernel.form(&gpu, variant).unwrap();
+            let error = form.pipeline.vetted(&gpu, form.grid, Some(&move || kernel.check())).err();
+            assert!(matches!(error, Some(Error::Kernel { .. })), "{variant}: {right} as {wrong}: {error:?}");
+            found_in.push(variant);
+        }
+    }
+    assert!(!found_in.is_empty());
 }
 
 #[test]

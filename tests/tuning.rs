@@ -6,8 +6,9 @@ use std::fs;
 
 use common::fixture;
 use common::gpu::gpu;
-use minilm::kernels::{Variant, WeightFormat};
-use minilm::tuning::{Kernel, Table};
+use minilm::kernels::attention::Attention;
+use minilm::kernels::{Arithmetic, Operands, Variant, WeightFormat};
+use minilm::tuning::{Choice, Kernel, Table};
 use minilm::{Checkpoint, Embedder, Tuning};
 
 const FOLDER: &str = "tiny-minilm-bert-l3-h96";
@@ -58,6 +59,32 @@ fn every_shape_gets_a_variant_that_this_adapter_offers_and_results_stay() {
     for (text, row) in TEXTS.iter().zip(together.rows()) {
         assert_eq!(tuned.embed([text]).unwrap().as_slice(), row);
     }
+}
+
+#[test]
+fn every_form_of_attention_makes_the_same_vectors_in_f16() {
+    let config = Checkpoint::open(fixture(FOLDER)).unwrap().config;
+    let embedder = |tuning| {
+        let builder = Embedder::builder().gpu(gpu()).arithmetic(Arithmetic::F16).tuning(tuning);
+        match builder.from_dir(fixture(FOLDER)) {
+            Err(error) if error.to_string().contains("has no arithmetic in f16") => None,
+            embedder => Some(embedder.unwrap()),
+        }
+    };
+    let Some(expected) = embedder(Tuning::Off) else { return println!("{} has no f16", gpu().info().name) };
+    let expected = expected.embed(TEXTS).unwrap();
+    let kernel = Attention { heads: config.heads, head_dim: config.head_dim(), bias: false, half: true };
+    for variant in kernel.variants(&gpu()) {
+        let (shape, operands) = ([kernel.heads, kernel.head_dim], Operands { weights: WeightFormat::F32, arithmetic: Arithmetic::F16 });
+        let choice = Choice { kernel: Kernel::Attention, shape, operands, up_to: u32::MAX, variant, nanoseconds: 1 };
+        let mut table = Table::of(&gpu());
+        table.choices.push(choice);
+        let rows = embedder(Tuning::Given(table)).unwrap().embed(TEXTS).unwrap();
+        let closest = rows.rows().zip(expected.rows()).map(|(a, b)| minilm::cosine(a, b)).fold(1.0, f64::min);
+        assert!(closest > 0.999_99, "{variant}: cosine {closest}");
+        assert!(!kernel.rounds(variant) || rows != expected, "{variant} is what ran");
+    }
+    assert_eq!(gpu().rejected(), []);
 }
 
 #[test]

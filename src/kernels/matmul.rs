@@ -112,7 +112,7 @@ impl Matmul {
         pieces.push(&body);
         let mut source = Source::compose("matmul", &sizes, &pieces, constants);
         if let Sharing::Cooperative { .. } = sharing {
-            source.wgsl.insert_str(0, "enable f16;\nenable wgpu_cooperative_matrix;\n");
+            source.wgsl.insert_str(0, lib::COOPERATIVE);
         }
         source
     }

@@ -67,7 +67,11 @@ fn reduction(variant: Variant, hidden: usize) -> (usize, [String; 2]) {
 mod lib {
     pub const ACTIVATION: &str = include_str!("../../shaders/lib/activation.wgsl");
     pub const ATTENTION: &str = include_str!("../../shaders/lib/attention.wgsl");
+    /// What a shader on matrix units begins with.
+    pub const COOPERATIVE: &str = "enable f16;\nenable wgpu_cooperative_matrix;\n";
     pub const BATCH: &str = include_str!("../../shaders/lib/batch.wgsl");
+    pub const HELD_F16: &str = include_str!("../../shaders/lib/held_f16.wgsl");
+    pub const HELD_F32: &str = include_str!("../../shaders/lib/held_f32.wgsl");
     pub const LAYER_NORM: &str = include_str!("../../shaders/lib/layer_norm.wgsl");
     pub const MATMUL: &str = include_str!("../../shaders/lib/matmul.wgsl");
     pub const OPERANDS: &str = include_str!("../../shaders/lib/operands.wgsl");
@@ -131,9 +135,11 @@ pub fn all_sources() -> Vec<Source> {
             }
         }
         for (head_dim, bias) in [1, 8, 10, 32, 64, 128].into_iter().flat_map(|head_dim| [(head_dim, false), (head_dim, true)]) {
-            sources.extend(
-                Variant::attentions(subgroup).into_iter().map(|variant| attention::Attention { heads: 3, head_dim, bias }.source(variant)),
-            );
+            let kernel = |half| attention::Attention { heads: 3, head_dim, bias, half };
+            sources.extend(Variant::attentions(subgroup).into_iter().map(|variant| kernel(false).source(variant)));
+            let units = subgroup.into_iter().flat_map(|lanes| [8, 16].map(|size| Variant::cooperative_attentions(size, lanes)));
+            let forms = Variant::attentions(None).into_iter().chain(units.flatten());
+            sources.extend(forms.filter(|variant| kernel(true).rounds(*variant)).map(|variant| kernel(true).source(variant)));
         }
     }
     sources

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::batch::TILE;
 use crate::gpu::Gpu;
 
 /// How the lanes of a workgroup come by what several of them need.
@@ -101,6 +102,13 @@ impl Variant {
         let of = |(rows, row_groups)| Self { sharing: Sharing::Workgroup, tile: Tile::new(rows, 1, 8, row_groups) };
         let shared = subgroup.filter(|size| *size <= 16).map(|size| Self { sharing: Sharing::Subgroup(size), ..Self::default() });
         [Self::default()].into_iter().chain([(2, 8), (2, 16), (4, 8)].map(of)).chain(shared).collect()
+    }
+
+    /// As [`Variant::cooperative`], of attention: fragments of keys at a time, and subgroups, which have a fragment of queries each.
+    pub fn cooperative_attentions(size: u32, subgroup: u32) -> Vec<Self> {
+        let all = TILE / size;
+        let tiles = [(2, all), (4, all), (4, all / 2)].map(|(keys, row_groups)| Tile::new(1, keys, 1, row_groups));
+        tiles.map(|tile| Self { sharing: Sharing::Cooperative { size, subgroup }, tile }).to_vec()
     }
 
     /// As [`Variant::matmuls`], of the kernels that add up rows.

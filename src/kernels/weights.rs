@@ -144,7 +144,8 @@ pub enum Arithmetic {
     /// f32 activations, and weights in any format.
     #[default]
     F32,
-    /// Activations that are rounded to f16 before each product, weights in f16: what GPUs have matrix units for.
+    /// Activations that are rounded to f16 before each product, weights in f16: what GPUs have matrix units for. Attention may round what it
+    /// multiplies too.
     F16,
     /// Weights in eight bits, activations in two bytes with a scale for each [`WeightFormat::GROUP`] of a row: products and sums within a group
     /// are whole numbers, and exact.

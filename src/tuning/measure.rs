@@ -10,7 +10,7 @@ use crate::gpu::{Count, Form, Gpu};
 use crate::kernels::attention::Attention;
 use crate::kernels::layer_norm::LayerNorm;
 use crate::kernels::matmul::Matmul;
-use crate::kernels::{Operands, Variant, padded};
+use crate::kernels::{Arithmetic, Operands, Variant, padded};
 use crate::parallel;
 
 /// Rows at which each of [`BUCKETS`] is measured; fewer in the last on software adapters, which take long.
@@ -41,21 +41,22 @@ pub fn all(gpu: &Gpu, config: &EncoderConfig, operands: Operands) -> Result<Vec<
     for shape in shapes(config) {
         choices.extend(matmul(gpu, shape, operands)?);
     }
-    let attention = Attention { heads: config.heads, head_dim: config.head_dim(), bias: false };
-    let one = |kernel, shape, variant, seconds: f64| Choice {
+    let half = operands.arithmetic == Arithmetic::F16;
+    let attention = Attention { heads: config.heads, head_dim: config.head_dim(), bias: false, half };
+    let one = |kernel, shape, operands, variant, seconds: f64| Choice {
         kernel,
         shape,
-        operands: Operands::default(),
+        operands,
         up_to: u32::MAX,
         variant,
         nanoseconds: (seconds * 1e9) as u64,
     };
     let shape = [attention.heads, attention.head_dim];
-    let best = fastest(gpu, &Variant::attentions(subgroup), |v| attention.form(gpu, v), &attention.check_of(&LENGTHS))?;
-    choices.extend(best.map(|(variant, seconds)| one(Kernel::Attention, shape, variant, seconds)));
+    let best = fastest(gpu, &attention.variants(gpu), |v| attention.form(gpu, v), &attention.check_of(&LENGTHS))?;
+    choices.extend(best.map(|(variant, seconds)| one(Kernel::Attention, shape, attention.operands(), variant, seconds)));
     let norm = LayerNorm { hidden: config.hidden, epsilon: config.layer_norm_eps, rows: Count::Tokens };
     let best = fastest(gpu, &Variant::reductions(subgroup), |v| norm.form(gpu, v), &norm.check())?;
-    choices.extend(best.map(|(variant, seconds)| one(Kernel::LayerNorm, [config.hidden, 1], variant, seconds)));
+    choices.extend(best.map(|(variant, seconds)| one(Kernel::LayerNorm, [config.hidden, 1], Operands::default(), variant, seconds)));
     Ok(choices)
 }
 

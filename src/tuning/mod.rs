@@ -144,22 +144,23 @@ impl Chosen {
         }
     }
 
-    /// For any number of tokens. Where nothing was measured and subgroups are not known to be fastest, keys and values go through workgroup
-    /// memory, as other software through WebGPU does on Apple, NVIDIA and wherever there are no subgroups: alone, each lane would load
-    /// every key itself and hold a whole head's numbers in registers.
+    /// For any number of tokens. Where nothing was measured, matrix units where they are of use; else subgroups where they are known to be
+    /// fastest; else keys and values go through workgroup memory, as other software through WebGPU does on Apple, NVIDIA and wherever there
+    /// are no subgroups: alone, each lane would load every key itself and hold a whole head's numbers in registers.
     pub fn attention(&self, kernel: &Attention) -> Variant {
-        self.one(Kernel::Attention, [kernel.heads, kernel.head_dim], Variant::attentions)
+        let offered = kernel.variants(&self.gpu);
+        let measured = self.measured(Kernel::Attention, [kernel.heads, kernel.head_dim], kernel.operands(), &offered);
+        let units = || offered.iter().find(|variant| !is_software(&self.gpu) && matches!(variant.sharing, Sharing::Cooperative { .. }));
+        let known = || Variant::attentions(self.subgroups()).pop();
+        measured.first().map(|(_, variant)| *variant).or_else(|| units().copied()).or_else(known).unwrap_or_default()
     }
 
     /// Of the kernels that normalise rows of `hidden`.
     pub fn reduction(&self, hidden: usize) -> Variant {
-        self.one(Kernel::LayerNorm, [hidden, 1], Variant::reductions)
-    }
-
-    fn one(&self, kernel: Kernel, shape: [usize; 2], offered: fn(Option<u32>) -> Vec<Variant>) -> Variant {
-        let measured = self.measured(kernel, shape, Operands::default(), &offered(Variant::subgroup(&self.gpu)));
-        let default = || offered(self.subgroups()).into_iter().next_back();
-        measured.first().map(|(_, variant)| *variant).or_else(default).unwrap_or_default()
+        let offered = Variant::reductions(Variant::subgroup(&self.gpu));
+        let measured = self.measured(Kernel::LayerNorm, [hidden, 1], Operands::default(), &offered);
+        let known = || Variant::reductions(self.subgroups()).pop();
+        measured.first().map(|(_, variant)| *variant).or_else(known).unwrap_or_default()
     }
 }
 
