@@ -111,6 +111,7 @@ fn a_form_that_is_wrong_or_does_not_compile_gives_way_to_the_simplest() {
         let software = gpu.info().device_type == wgpu::DeviceType::Cpu;
         assert_eq!(!rejected.is_empty(), subgroups && software, "{fault:?}: {rejected:?}");
         assert!(rejected.iter().all(|rejected| rejected.kernel == fault.kernel), "{rejected:?}");
+        assert!(rejected.iter().all(|rejected| rejected.problem.matches("kernel `").count() == 1), "{rejected:?}");
     }
 }
 

@@ -108,9 +108,10 @@ impl Pipeline {
     pub fn vetted(&self, gpu: &Gpu, grid: Grid, check: Option<&(dyn Fn() -> Check + Send + Sync)>) -> Result<wgpu::ComputePipeline> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         // A lost device or too little memory says nothing about the kernel.
+        let name = format!("kernel `{}`: ", self.kernel); // which the error that is made of a problem says itself
         let settled = |outcome: Result<wgpu::ComputePipeline>| match outcome {
             Ok(compiled) => Ok(Ok(compiled)),
-            Err(Error::Kernel { problem, .. } | Error::Device { problem }) => Ok(Err(problem)),
+            Err(Error::Kernel { problem, .. } | Error::Device { problem }) => Ok(Err(problem.trim_start_matches(&name).to_owned())),
             Err(error) => Err(error),
         };
         let mut outcome = match known.outcome.take() {
