@@ -10,6 +10,10 @@ const X_STRIDE = DEPTH * SIZE + 8u; // more than is used: neighbouring rows lie 
 const WEIGHT_STRIDE = TILE_COLUMNS + 8u;
 const X_BLOCK = TILE_ROWS * X_STRIDE;
 const WEIGHT_BLOCK = 4u * DEPTH4 * WEIGHT_STRIDE;
+const X_VECTORS = TILE_ROWS * DEPTH4;
+const WEIGHT_VECTORS = DEPTH4 * TILE_COLUMNS;
+const X_EXACT = X_VECTORS % ALL_LANES == 0u; // all lanes load as many
+const WEIGHT_EXACT = WEIGHT_VECTORS % ALL_LANES == 0u;
 const FRAGMENT4 = SIZE * SIZE / 4u;
 
 @group(0) @binding(1) var<storage, read> x: array<vec4f>;              // [rows, INNER4]
@@ -28,21 +32,21 @@ struct Loaded {
 #end
 }
 
-// What is beyond an edge is zero along the sum, and otherwise the last there is, which is not written.
+// What is beyond an edge is read as the last there is, which is not written; along the sum it is of x zero. An `if` for each load would halve the speed
+// of lavapipe.
 fn load(index: u32, block: u32, first_row: u32, last_row: u32, first_column: u32) -> Loaded {
     var loaded: Loaded;
 #for l in X_LOADS
     let x_{l} = index + {l}u * ALL_LANES;
-    if block + x_{l} % DEPTH4 < INNER4 {
-        loaded.x_{l} = x[min(first_row + x_{l} / DEPTH4, last_row) * INNER4 + block + x_{l} % DEPTH4];
-    }
+    let depth_{l} = block + x_{l} % DEPTH4;
+    let number_{l} = x[min(first_row + x_{l} / DEPTH4, last_row) * INNER4 + min(depth_{l}, INNER4 - 1u)];
+    loaded.x_{l} = select(vec4f(), number_{l}, depth_{l} < INNER4);
 #end
 #for l in WEIGHT_LOADS
     let weight_{l} = index + {l}u * ALL_LANES;
     let k_{l} = 4u * block + weight_{l} / (TILE_COLUMNS / 4u);
-    if k_{l} < 4u * INNER4 {
-        loaded.weight_{l} = weight[k_{l} * OUTER4 + min(first_column + weight_{l} % (TILE_COLUMNS / 4u), OUTER4 - 1u)];
-    }
+    let column_{l} = min(first_column + weight_{l} % (TILE_COLUMNS / 4u), OUTER4 - 1u);
+    loaded.weight_{l} = weight[min(k_{l}, 4u * INNER4 - 1u) * OUTER4 + column_{l}];
 #end
     return loaded;
 }
@@ -50,7 +54,7 @@ fn load(index: u32, block: u32, first_row: u32, last_row: u32, first_column: u32
 fn keep(loaded: Loaded, index: u32, turn: u32) {
 #for l in X_LOADS
     let x_{l} = index + {l}u * ALL_LANES;
-    if x_{l} < TILE_ROWS * DEPTH4 {
+    if X_EXACT || x_{l} < X_VECTORS {
         let value = vec4<f16>(select(loaded.x_{l}, loaded.x_{l} * 3.0e38, abs(loaded.x_{l}) > vec4f(65504.0))); // as in operands.wgsl
         let at = turn * X_BLOCK + x_{l} / DEPTH4 * X_STRIDE + x_{l} % DEPTH4 * 4u;
 #for j in 4
@@ -60,7 +64,7 @@ fn keep(loaded: Loaded, index: u32, turn: u32) {
 #end
 #for l in WEIGHT_LOADS
     let weight_{l} = index + {l}u * ALL_LANES;
-    if weight_{l} < DEPTH4 * TILE_COLUMNS {
+    if WEIGHT_EXACT || weight_{l} < WEIGHT_VECTORS {
         let at = turn * WEIGHT_BLOCK + weight_{l} / (TILE_COLUMNS / 4u) * WEIGHT_STRIDE + weight_{l} % (TILE_COLUMNS / 4u) * 4u;
 #for j in 4
         weight_block[at + {j}u] = loaded.weight_{l}[{j}];
