@@ -32,8 +32,8 @@ struct Loaded {
 #end
 }
 
-// What is beyond an edge is read as the last there is, which is not written; along the sum it is of x zero. An `if` for each load would halve the speed
-// of lavapipe.
+// What is beyond an edge is read as the last there is, which is not written; along the sum it is of x zero. An `if` for each load would halve the
+// speed of lavapipe.
 fn load(index: u32, block: u32, first_row: u32, last_row: u32, first_column: u32) -> Loaded {
     var loaded: Loaded;
 #for l in X_LOADS
