@@ -168,7 +168,7 @@ fn a_mistake_in_any_form_of_a_product_is_found() {
         (f16, staged, "vec4u(0xffffe000u)", "vec4u(0xffff0000u)"),
         (f16, units, "1u * SIZE * WEIGHT_STRIDE", "0u * SIZE * WEIGHT_STRIDE"),
         (f16, units, "x_block[at + 3u]", "x_block[at + 2u]"),
-        (f16, units, "block + x_0 % DEPTH4 < INNER4", "block + x_0 % DEPTH4 < INNER4 - 1u"),
+        (f16, units, "depth_0 < INNER4", "depth_0 < INNER4 - 1u"),
         (int8, alone, "vec4f(128 * half_0", "vec4f(127 * half_0"),
         (int8, alone, "scale[block *", "scale[0u *"),
         (int8, subgroup, "at + 1u * GROUP4", "at"),
