@@ -202,9 +202,9 @@ fn whole(gpu: &Gpu, checkpoint: Checkpoint) -> Result<Whole> {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}\n{}\n", self.adapter, self.device)?;
-        writeln!(f, "{:<11} {:<24} {:<52} outcome", "kernel", "shape", "form")?;
+        writeln!(f, "{:<11} {:<24} {:<64} outcome", "kernel", "shape", "form")?;
         for Finding { kernel, shape, variant, outcome } in &self.findings {
-            write!(f, "{kernel:<11} {shape:<24} {variant:<52} ")?;
+            write!(f, "{kernel:<11} {shape:<24} {variant:<64} ")?;
             match outcome {
                 Ok(seconds) => writeln!(f, "right, {:.0} us", seconds * 1e6)?,
                 Err(problem) => writeln!(f, "WRONG: {problem}")?,

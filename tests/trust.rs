@@ -186,20 +186,24 @@ fn a_mistake_in_attention_in_f16_is_found() {
 
 #[test]
 fn a_mistake_in_any_form_of_a_product_is_found() {
-    type Has = fn(Sharing) -> bool;
-    let (alone, staged): (Has, Has) = (|sharing| sharing == Sharing::Alone, |sharing| sharing == Sharing::Workgroup);
-    let (subgroup, units): (Has, Has) = (|s| matches!(s, Sharing::Subgroup(_)), |s| matches!(s, Sharing::Cooperative { .. }));
+    type Has = fn(Variant) -> bool;
+    let (alone, subgroup): (Has, Has) = (|v| v.sharing == Sharing::Alone, |v| matches!(v.sharing, Sharing::Subgroup(_)));
+    let (staged, units): (Has, Has) = (|v| v.sharing == Sharing::Workgroup, |v| matches!(v.sharing, Sharing::Cooperative { .. }));
+    let ahead: Has = |v| v.tile.ahead;
     let [f32, f16, int8] = [Operands::ALL[0], Operands::ALL[3], Operands::ALL[4]];
     let faults = [
         (f32, alone, "k < INNER4; k++", "k < INNER4 - 1u; k++"),
         (f32, alone, "min(first_row + 1u", "min(first_row + 0u"),
-        (f32, staged, "block + i % DEPTH4", "block"),
-        (f32, staged, "k % 4u, min(first_column", "0u, min(first_column"),
+        (f32, staged, "block + x_0 % DEPTH4", "block"),
+        (f32, staged, "k_0 % 4u, column_of", "0u, column_of"),
+        (f32, ahead, "load(index, block + DEPTH4", "load(index, block"),
+        (f32, ahead, "turn * X_BLOCK + x_0", "x_0"), // the second block is what memory held
+        (f16, ahead, "turn * WEIGHT_BLOCK + weight_0", "weight_0"),
         (f16, alone, "vec4u(0xffffe000u)", "vec4u(0xffff0000u)"),
         (f16, staged, "vec4u(0xffffe000u)", "vec4u(0xffff0000u)"),
         (f16, units, "1u * SIZE * WEIGHT_STRIDE", "0u * SIZE * WEIGHT_STRIDE"),
         (f16, units, "x_block[at + 3u]", "x_block[at + 2u]"),
-        (f16, units, "if k < INNER4", "if k < INNER4 - 1u"),
+        (f16, units, "depth_0 < INNER4", "depth_0 < INNER4 - 1u"),
         (int8, alone, "vec4f(128 * half_0", "vec4f(127 * half_0"),
         (int8, alone, "scale[block *", "scale[0u *"),
         (int8, subgroup, "at + 1u * GROUP4", "at"),
@@ -208,7 +212,7 @@ fn a_mistake_in_any_form_of_a_product_is_found() {
     ];
     for (operands, has, right, wrong) in faults {
         let kernel = Matmul { inner: 100, outer: 72, operands, activation: None, residual: true, rows: minilm::gpu::Count::Tokens };
-        for variant in kernel.variants(&gpu()).into_iter().filter(|variant| has(variant.sharing)) {
+        for variant in kernel.variants(&gpu()).into_iter().filter(|variant| has(*variant)) {
             assert!(kernel.source(variant).wgsl.contains(right), "{variant}: {right}");
             let found = |gpu: &Gpu| {
                 let form = kernel.form(gpu, variant).unwrap();

@@ -6,7 +6,10 @@ override HALF: bool; // whether activations are rounded to f16 first
 @group(0) @binding(2) var<storage, read> weight: array<Stored>;    // [STORED_ROWS * INNER4, OUTER4]
 
 fn x_at(at: u32) -> vec4f {
-    let value = x[at];
+    return x_of(x[at]);
+}
+
+fn x_of(value: vec4f) -> vec4f {
     if !HALF {
         return value;
     }
@@ -22,7 +25,15 @@ fn x_at(at: u32) -> vec4f {
 
 // Row 4 * k + j of the weight.
 fn weight_at(k: u32, j: u32, column: u32) -> vec4f {
-    var value = row_of(weight[(STORED_ROWS * k + j % STORED_ROWS) * OUTER4 + column], j);
+    return weight_of(stored_at(k, j, column), k, j, column);
+}
+
+fn stored_at(k: u32, j: u32, column: u32) -> Stored {
+    return weight[(STORED_ROWS * k + j % STORED_ROWS) * OUTER4 + column];
+}
+
+fn weight_of(stored: Stored, k: u32, j: u32, column: u32) -> vec4f {
+    var value = row_of(stored, j);
     if SCALED {
         value *= scale[k / (GROUP / 4u) * OUTER4 + column];
     }

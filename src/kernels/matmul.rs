@@ -45,10 +45,13 @@ pub struct Buffers<'a> {
 /// Vectors of four that blocks in workgroup memory may have: 16 KB, what every adapter has.
 const STAGED: u32 = 1024;
 
-/// How deep a block in workgroup memory is, in fours: as deep as there is room for, up to 64 numbers, so that many loads are under way at once.
-fn depth4(tile: Tile) -> u32 {
-    let vectors = |depth4: u32| tile.rows * tile.row_groups * (depth4 + 1) + 4 * depth4 * tile.columns4 * tile.lanes;
-    [16, 8].into_iter().find(|depth4| vectors(*depth4) <= STAGED).unwrap_or(4)
+/// How deep a block in workgroup memory is, in fours, and how far its rows of x are apart. It is as deep as there is room for, up to 64 numbers, so
+/// that many loads are under way at once. Rows are one further apart than is used, in different banks, unless two blocks just fit without.
+fn staged_block(tile: Tile) -> (u32, u32) {
+    let stride = |depth4: u32| depth4 + u32::from(!tile.ahead);
+    let vectors = |depth4: u32| tile.rows * tile.row_groups * stride(depth4) + 4 * depth4 * tile.columns4 * tile.lanes;
+    let depth4 = [16, 8].into_iter().find(|depth4| tile.blocks() * vectors(*depth4) <= STAGED).unwrap_or(4);
+    (depth4, stride(depth4))
 }
 
 /// How deep such a block is for matrix units, in their squares.
@@ -59,13 +62,17 @@ const CHECKED_ROWS: usize = 65;
 
 impl Matmul {
     pub fn source(&self, variant: Variant) -> Source {
-        let Variant { sharing, tile: Tile { rows, columns4, lanes, row_groups } } = variant;
+        let Variant { sharing, tile } = variant;
+        let Tile { rows, columns4, lanes, row_groups, ahead } = tile;
         let mut sizes = vec![
             ("ROWS", rows),
             ("COLUMNS4", columns4),
             ("LANES", lanes),
             ("ROW_GROUPS", row_groups),
             ("GROUP", WeightFormat::GROUP as u32),
+            ("AHEAD", u32::from(ahead)),
+            ("NOW", u32::from(!ahead)),
+            ("BLOCKS", tile.blocks()),
         ];
         // Each lane loads all rows of the tile, or, where the workgroup is one subgroup, some that it hands to the others.
         // That has one group of rows, and must not seem to part ways by lanes.
@@ -75,11 +82,20 @@ impl Matmul {
             _ => (rows, 1, "0u", "lane.y"),
         };
         let (body, more) = match (sharing, self.operands.arithmetic) {
-            (Sharing::Workgroup, _) => (include_str!("../../shaders/matmul_staged.wgsl"), vec![("DEPTH4", depth4(variant.tile))]),
-            (Sharing::Cooperative { size, subgroup }, _) => (
-                include_str!("../../shaders/matmul_cooperative.wgsl"),
-                vec![("SIZE", size), ("SUBGROUP", subgroup), ("DEPTH", COOPERATIVE_DEPTH)],
-            ),
+            (Sharing::Workgroup, _) => {
+                let (depth4, stride) = staged_block(tile);
+                let block = [("DEPTH4", depth4), ("ROW_STRIDE", stride)];
+                // Every lane has as many.
+                let loads = [("X_LOADS", rows * depth4 / lanes), ("WEIGHT_LOADS", 4 * depth4 * columns4 / row_groups)];
+                (include_str!("../../shaders/matmul_staged.wgsl"), [block, loads].concat())
+            }
+            (Sharing::Cooperative { size, subgroup }, _) => {
+                let (depth4, all_lanes) = (COOPERATIVE_DEPTH * size / 4, lanes * row_groups * subgroup);
+                let [x, weight] = [rows * row_groups, columns4 * lanes].map(|squares| (squares * size * depth4).div_ceil(all_lanes));
+                let loads = [("X_LOADS", x), ("WEIGHT_LOADS", weight)];
+                let units = [("SIZE", size), ("SUBGROUP", subgroup), ("DEPTH", COOPERATIVE_DEPTH)];
+                (include_str!("../../shaders/matmul_cooperative.wgsl"), [&units[..], &loads].concat())
+            }
             (_, Arithmetic::Int8) => (include_str!("../../shaders/matmul_int8.wgsl"), vec![("LOADS", loads), ("LOAD_STRIDE", stride)]),
             _ => (include_str!("../../shaders/matmul.wgsl"), vec![("LOADS", loads), ("LOAD_STRIDE", stride)]),
         };
@@ -154,7 +170,7 @@ impl Matmul {
         Cost { rows, operations, bytes: Amount { fixed: weights.bytes(inner * outer) + 4 * outer, per_row, per_pair: 0 } }
     }
 
-    fn grid(&self, Variant { sharing, tile: Tile { rows, columns4, lanes, row_groups } }: Variant) -> Grid {
+    fn grid(&self, Variant { sharing, tile: Tile { rows, columns4, lanes, row_groups, .. } }: Variant) -> Grid {
         let (height, width4) = match sharing {
             Sharing::Cooperative { size, .. } => (size, size / 4),
             _ => (1, 1),
@@ -167,10 +183,10 @@ impl Matmul {
     /// Bytes of workgroup memory that a form on matrix units takes, as `matmul_cooperative.wgsl` lays it out.
     fn workgroup_bytes(&self, Variant { sharing, tile }: Variant) -> u32 {
         let Sharing::Cooperative { size, .. } = sharing else { return 0 };
-        let Tile { rows, columns4, lanes, row_groups } = tile;
+        let Tile { rows, columns4, lanes, row_groups, .. } = tile;
         let depth = COOPERATIVE_DEPTH * size;
-        let blocks = rows * row_groups * size * (depth + 8) + depth * (columns4 * lanes * size + 8);
-        2 * blocks + 4 * lanes * row_groups * size * size
+        let block = rows * row_groups * size * (depth + 8) + depth * (columns4 * lanes * size + 8);
+        2 * tile.blocks() * block + 4 * lanes * row_groups * size * size
     }
 
     pub fn form(&self, gpu: &Gpu, variant: Variant) -> Result<Form> {

@@ -34,11 +34,24 @@ pub struct Tile {
     pub lanes: u32,
     /// Lanes along the rows.
     pub row_groups: u32,
+    /// Whether the lanes load the next block of a sum while they compute with this one, through two blocks of workgroup memory in turns.
+    #[serde(default)]
+    pub ahead: bool,
 }
 
 impl Tile {
     pub const fn new(rows: u32, columns4: u32, lanes: u32, row_groups: u32) -> Self {
-        Self { rows, columns4, lanes, row_groups }
+        Self { rows, columns4, lanes, row_groups, ahead: false }
+    }
+
+    /// The same tile, loaded ahead.
+    pub const fn ahead(self) -> Self {
+        Self { ahead: true, ..self }
+    }
+
+    /// Blocks that workgroup memory has.
+    pub(super) const fn blocks(self) -> u32 {
+        1 + self.ahead as u32
     }
 
     /// Vectors of four sums that a lane has.
@@ -78,6 +91,8 @@ impl Variant {
         let staged =
             [Tile::new(1, 1, 4, 16), Tile::new(1, 1, 8, 16), Tile::new(4, 1, 16, 16), Tile::new(8, 2, 8, 8), Tile::new(8, 2, 16, 8)];
         offered.extend(staged.map(of(Sharing::Workgroup)));
+        // For few rows and for many, of few lanes each: where there are many, others compute while some wait.
+        offered.extend([Tile::new(1, 1, 4, 16), Tile::new(8, 2, 8, 8)].map(Tile::ahead).map(of(Sharing::Workgroup)));
         if let Some(size) = subgroup {
             let mut tiles = vec![(4, 1), (8, 1), (16, 1), (32, 1), (16, 2)];
             // A processor's lanes: sums that its registers do not hold wait in its first cache.
@@ -93,7 +108,9 @@ impl Variant {
     /// The forms of a matrix product in f16 on matrix units of this size, on a device with subgroups of so many lanes.
     pub fn cooperative(size: u32, subgroup: u32) -> Vec<Self> {
         let tiles = [Tile::new(1, 2, 2, 1), Tile::new(2, 2, 2, 2), Tile::new(4, 2, 2, 2), Tile::new(4, 4, 2, 2)];
-        tiles.map(|tile| Self { sharing: Sharing::Cooperative { size, subgroup }, tile }).to_vec()
+        // The registers of the largest are taken by its sums.
+        let ahead = tiles[..3].iter().map(|tile| tile.ahead());
+        tiles.into_iter().chain(ahead).map(|tile| Self { sharing: Sharing::Cooperative { size, subgroup }, tile }).collect()
     }
 
     /// As [`Variant::matmuls`], of attention. With subgroups it takes as many keys at a time as one has lanes; beyond sixteen the
@@ -131,10 +148,11 @@ impl fmt::Display for Sharing {
 
 impl fmt::Display for Variant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Tile { rows, columns4, lanes, row_groups } = self.tile;
+        let Tile { rows, columns4, lanes, row_groups, ahead } = self.tile;
+        let blocks = if ahead { ", two blocks" } else { "" };
         if let Sharing::Cooperative { .. } = self.sharing {
-            return write!(f, "{}, {rows}x{columns4} a subgroup, {lanes}x{row_groups} subgroups", self.sharing);
+            return write!(f, "{}{blocks}, {rows}x{columns4} a subgroup, {lanes}x{row_groups} subgroups", self.sharing);
         }
-        write!(f, "{}, {rows}x{} outputs a lane, {lanes}x{row_groups} lanes", self.sharing, 4 * columns4)
+        write!(f, "{}{blocks}, {rows}x{} outputs a lane, {lanes}x{row_groups} lanes", self.sharing, 4 * columns4)
     }
 }
