@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use minilm::kernels::Tile;
 use minilm::tuning::{Choice, Table};
 use minilm::{Checkpoint, Gpu, Result};
 
@@ -62,14 +61,12 @@ pub fn run(arguments: Arguments) -> Result<()> {
 fn line(choice: &Choice) -> String {
     let Choice { kernel, shape: [a, b], operands, up_to, variant, nanoseconds } = choice;
     let rows = if *up_to == u32::MAX { "any number of rows".to_owned() } else { format!("up to {up_to} rows") };
-    let Tile { rows: tile_rows, columns4, lanes, row_groups, ahead } = variant.tile;
-    let tile = format!("{tile_rows}x{} a lane, {lanes}x{row_groups} lanes{}", 4 * columns4, if ahead { ", two blocks" } else { "" });
     let kernel = format!("{kernel:?}");
     format!(
-        "{kernel:<10} {:<12} {:<12} {rows:<19} {:<21} {tile:<28} {:>9} us\n",
+        "{kernel:<10} {:<12} {:<12} {rows:<19} {:<58} {:>9} us\n",
         format!("{a} x {b}"),
         operands.to_string(),
-        variant.sharing.to_string(),
+        variant.to_string(),
         nanoseconds / 1000
     )
 }
