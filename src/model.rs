@@ -257,9 +257,16 @@ impl Model {
         self.runner().stats()
     }
 
+    /// Sets the seconds that one dispatch may take, for tests on adapters that are faster than the limit is meant for.
+    #[doc(hidden)]
+    pub fn set_longest_dispatch(&self, seconds: f64) {
+        self.runner().pace().set_longest_dispatch(seconds);
+    }
+
     /// Every step of the first batch of `sequences`, timed.
     #[cfg(feature = "bench")]
-    pub(crate) fn profile(&self, sequences: &[Sequence], runs: usize) -> Result<Vec<crate::runner::Timed>> {
+    #[doc(hidden)]
+    pub fn profile(&self, sequences: &[Sequence], runs: usize) -> Result<Vec<crate::runner::Timed>> {
         self.check(0, sequences)?;
         self.runner().profile(sequences, runs)
     }

@@ -20,6 +20,8 @@ const TYPICAL_LENGTH: usize = 128;
 /// What is known of an adapter's speed with a plan.
 #[derive(Debug)]
 pub struct Pace {
+    /// Bits of the seconds that one dispatch may take.
+    longest_dispatch: AtomicU64,
     /// Of a pass's work, in the dispatch that has most of it.
     longest_share: f64,
     /// Bits of the least seconds a token seen so far, infinite before the first: what was measured may have had to wait, so the least is
@@ -62,7 +64,17 @@ impl Pace {
     }
 
     fn with_share(longest_share: f64) -> Self {
-        Self { longest_share, seconds_per_token: AtomicU64::new(f64::INFINITY.to_bits()), under_way: AtomicUsize::new(0) }
+        Self {
+            longest_dispatch: AtomicU64::new(LONGEST_DISPATCH.to_bits()),
+            longest_share,
+            seconds_per_token: AtomicU64::new(f64::INFINITY.to_bits()),
+            under_way: AtomicUsize::new(0),
+        }
+    }
+
+    /// Sets another limit for one dispatch.
+    pub fn set_longest_dispatch(&self, seconds: f64) {
+        self.longest_dispatch.store(seconds.to_bits(), Ordering::Relaxed);
     }
 
     /// Before a batch is submitted.
@@ -78,8 +90,9 @@ impl Pace {
 
     /// What a batch may hold now, of a capacity in which a text has up to `longest` tokens.
     pub fn limit(&self, capacity: Capacity, longest: usize) -> Capacity {
-        let seconds = f64::from_bits(self.seconds_per_token.load(Ordering::Relaxed));
-        let tokens = if seconds.is_finite() { (LONGEST_DISPATCH / (seconds * self.longest_share)) as usize } else { FIRST_TOKENS };
+        let [seconds, longest_dispatch] =
+            [&self.seconds_per_token, &self.longest_dispatch].map(|bits| f64::from_bits(bits.load(Ordering::Relaxed)));
+        let tokens = if seconds.is_finite() { (longest_dispatch / (seconds * self.longest_share)) as usize } else { FIRST_TOKENS };
         if tokens >= capacity.tokens { capacity } else { capacity.with_tokens(tokens.max(longest).min(capacity.tokens)) }
     }
 }

@@ -131,6 +131,10 @@ impl Runner {
         if self.gpu.computes() { self.pace.limit(self.capacity, self.bounds.max_tokens) } else { self.capacity }
     }
 
+    pub fn pace(&self) -> &Pace {
+        &self.pace
+    }
+
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
@@ -257,7 +261,7 @@ impl Runner {
     pub fn profile(&self, sequences: &[Sequence], runs: usize) -> Result<Vec<Timed>> {
         let mut order = Vec::new();
         sort(sequences, &mut order);
-        let Some(members) = split(sequences, &order, self.capacity).next() else { return Ok(Vec::new()) };
+        let Some(members) = split(sequences, &order, self.capacity_now()).next() else { return Ok(Vec::new()) };
         let batch = Batch::pack(sequences, members, &self.bounds);
         let seconds = {
             let _in_order = lock(&self.order);

@@ -14,7 +14,8 @@ use std::backtrace::Backtrace;
 use std::cell::{Cell, RefCell};
 
 use common::fixture;
-use minilm::{Embedder, Gpu, Sequence, wgpu};
+use common::gpu::noop;
+use minilm::{Embedder, Sequence, wgpu};
 
 #[global_allocator]
 static WATCHED: Watched = Watched;
@@ -76,19 +77,10 @@ fn of_wgpu(stack: &str) -> bool {
     files.filter_map(owner).next().unwrap_or(false)
 }
 
-/// A device that does nothing.
-fn noop() -> Gpu {
-    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
-    descriptor.backends = wgpu::Backends::NOOP;
-    descriptor.backend_options.noop = wgpu::NoopBackendOptions { enable: true, ..Default::default() };
-    let adapter = pollster::block_on(wgpu::Instance::new(descriptor).request_adapter(&Default::default())).unwrap();
-    let (device, queue) = pollster::block_on(adapter.request_device(&Default::default())).unwrap();
-    Gpu::from_device(device, queue)
-}
-
 #[test]
 fn a_request_allocates_nothing_of_its_own() {
-    let embedder = Embedder::builder().gpu(noop()).token_budget(512).from_dir(fixture("tiny-minilm-bert-l3-h96")).unwrap();
+    let embedder =
+        Embedder::builder().gpu(noop(wgpu::Limits::default()).1).token_budget(512).from_dir(fixture("tiny-minilm-bert-l3-h96")).unwrap();
     let ids: Vec<u32> = (0..60).collect();
     let many: Vec<Sequence> = (0..700).map(|i| Sequence { ids: &ids[..1 + i * 7 % 60], type_ids: &[], selected: &[] }).collect();
     let mut rows = vec![0.0; many.len() * embedder.dimension()];

@@ -114,18 +114,19 @@ fn texts_are_lowercased_where_the_folder_says_so() {
 #[test]
 fn texts_are_cut_where_the_folder_and_the_task_say() {
     let folder = small_folder();
-    let expect = |longest: [u32; 6], first: [u32; 6], alone: [u32; 4]| {
+    let expect = |longest: [u32; 6], first: [u32; 6], shorter: [u32; 7], alone: [u32; 4]| {
         let tokenizer = Checkpoint::open(folder.path()).unwrap().tokenizer;
         let ids = |encoding: minilm::Result<Encoding>| encoding.unwrap().ids;
         assert_eq!(ids(tokenizer.encode("a b c", Some("c a"), 6)), longest);
         assert_eq!(ids(tokenizer.encode_beside("b c", "c a", 6)), first);
+        assert_eq!(ids(tokenizer.encode_beside("b c", "c a a", 7)), shorter);
         // No room for the first text: both are cut.
         assert_eq!(ids(tokenizer.encode_beside("a b c", "c a a a", 6)).len(), 6);
         assert_eq!(ids(tokenizer.encode("a b c", None, 4)), alone);
     };
-    expect([2, 5, 6, 3, 7, 3], [2, 6, 3, 7, 5, 3], [2, 5, 6, 3]);
+    expect([2, 5, 6, 3, 7, 3], [2, 6, 3, 7, 5, 3], [2, 6, 3, 7, 5, 5, 3], [2, 5, 6, 3]);
     write_json(folder.path(), "tokenizer_config.json", json!({"truncation_side": "left"}));
-    expect([2, 6, 7, 3, 5, 3], [2, 7, 3, 7, 5, 3], [2, 6, 7, 3]);
+    expect([2, 6, 7, 3, 5, 3], [2, 7, 3, 7, 5, 3], [2, 7, 3, 7, 5, 5, 3], [2, 6, 7, 3]);
     write_json(folder.path(), "tokenizer_config.json", json!({"truncation_side": "middle"}));
     let error = Checkpoint::open(folder.path()).unwrap_err().to_string();
     assert!(["`truncation_side`", "right or left", "\"middle\""].iter().all(|word| error.contains(word)), "{error}");
@@ -261,6 +262,16 @@ fn sentence_settings_are_read() {
 
     write("config_sentence_transformers.json", json!({"prompts": {"query": "q: "}, "default_prompt_name": "query"}));
     assert_eq!((settings().sentence.prompts["query"].as_str(), settings().sentence.default_prompt.as_deref()), ("q: ", Some("query")));
+}
+
+/// Sizes of heads that transformers takes and the kernel runs, of less than a vector too.
+#[test]
+fn heads_may_be_as_small_as_one() {
+    let folder = small_folder();
+    for (heads, head_dim) in [(16, 1), (8, 2), (4, 4)] {
+        change_config(folder.path(), |config| config["num_attention_heads"] = json!(heads));
+        assert_eq!(Checkpoint::open(folder.path()).unwrap().config.head_dim(), head_dim);
+    }
 }
 
 #[test]

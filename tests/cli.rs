@@ -398,6 +398,7 @@ fn bench_measures_a_model() {
     assert!(bench(&["--compare", report.to_str().unwrap()]).succeeded().stderr.contains("there is nothing to compare"));
     fs::write(&report, "{").unwrap();
     assert!(bench(&["--compare", report.to_str().unwrap()]).refused().contains("expected a report"));
+    assert!(minilm_with(&["bench", "--runs", "0"], "").refused().contains("`--runs`: expected 1 or more, found 0: raise it"));
     assert!(minilm_with(&["bench", "--workloads", "W9"], "").refused().contains("no workload `W9`: choose from W1, W2, W3, W3u, W4, W6"));
 }
 

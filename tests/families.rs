@@ -7,12 +7,13 @@ use std::fs;
 use std::path::PathBuf;
 
 use common::compare::{Bound, Table};
+use common::files::with_labels;
 use common::gpu::gpu;
 use common::synthetic::{Model, model_folder_in};
 use minilm::checkpoint::TokenSource;
 use minilm::{
     AnswerOptions, Answerer, Checkpoint, Classifier, Embedder, Encoding, FeatureExtractor, FillMask, Pooling, Score, Sequence, Sourced,
-    Tagger, reference,
+    Tagger, ZeroShot, ZeroShotOptions, reference,
 };
 use serde::Deserialize;
 
@@ -405,6 +406,23 @@ fn synthetic_bert(name: &str, config: serde_json::Value, [vocabulary, positions,
     Model { name: name.to_owned(), dtype: "float64".to_owned(), config, parameters, tensors, texts: Vec::new() }
 }
 
+/// As in transformers' pipeline: where a text and a hypothesis are too long, only the text is cut.
+#[test]
+fn zero_shot_cuts_the_text_and_never_the_hypothesis() {
+    let folder = with_labels(&common::fixture("families").join("bert-sequence"), ["contradiction", "entailment", "neutral"]);
+    let classifier = ZeroShot::builder().gpu(gpu()).from_dir(folder.path()).unwrap();
+    let words = |first: usize, count: usize| (first..first + count).map(|i| format!("w{i}")).collect::<Vec<_>>().join(" ");
+    // Of 24 tokens three are special, and fifteen those of a hypothesis.
+    let (long, cut) = (words(0, 30), words(0, 6));
+    let labels = [words(20, 13), words(25, 13)];
+    let options = ZeroShotOptions { template: "w8 {} w9", ..ZeroShotOptions::default() };
+    let blocking = classifier.classify(&[&long, &cut], &labels, &options).unwrap();
+    let awaited = pollster::block_on(classifier.classify_async(&[&long, &cut], &labels, &options)).unwrap();
+    assert_eq!(blocking, awaited);
+    assert_eq!(blocking[0].labels, blocking[1].labels);
+    assert_eq!([&blocking[0], &blocking[1]].map(|result| result.length.truncated()), [true, false]);
+}
+
 #[test]
 fn a_head_that_is_not_there_is_refused_with_what_is() {
     let mut table = Table::new("missing heads");
@@ -445,7 +463,7 @@ fn a_head_that_is_not_there_is_refused_with_what_is() {
     );
     expect(
         "no entailment",
-        minilm::ZeroShot::builder().gpu(gpu()).from_dir(folder("bert-sequence")).map(|_| ()),
+        ZeroShot::builder().gpu(gpu()).from_dir(folder("bert-sequence")).map(|_| ()),
         &["a label `entailment`", "b-per"],
     );
     expect(

@@ -2,12 +2,14 @@
 
 mod common;
 
+use std::path::Path;
+use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 use std::{env, fs};
 
 use common::compare::{Bound, Table};
-use common::gpu::gpu;
+use common::gpu::{gpu, noop};
 use common::memory::growth;
 use common::synthetic::{Model, model_folder};
 use minilm::{FeatureExtractor, Gpu, GpuOptions, Sequence, wgpu};
@@ -49,6 +51,9 @@ fn check(table: &mut Table, gpu: &Gpu, model: &Model) {
     println!("{name}: written in {written:.1?}, loaded in {:.1?}, ran in {:.1?}", loaded - written, ran - loaded);
     let weights = extractor.model().stats().weight_bytes;
     drop(extractor);
+    if grown.is_some() {
+        host_memory(table, name, &folder);
+    }
     fs::remove_dir_all(folder).unwrap();
 
     let Some(grown) = grown else { return };
@@ -57,6 +62,32 @@ fn check(table: &mut Table, gpu: &Gpu, model: &Model) {
     // A software adapter's memory is that of the process, and holds the one copy that there should be. wgpu takes it in blocks of 128 MiB,
     // of which it leaves up to a fifth to small buffers where matrices of 25 MiB no longer fit.
     table.at_most(format!("{name} memory"), grown.own as f64, (weights / 4 * 5 + BESIDE_WEIGHTS) as f64);
+}
+
+/// Names the folder that [`a_load_without_a_device`] loads.
+const ON_THE_HOST: &str = "MINILM_TEST_LOAD_ON_THE_HOST";
+
+/// What loading takes of the host: in a process of its own, which has no memory left over from other loads, on a device whose buffers are
+/// the host's memory and that takes none beside them. The one copy of the weights that there should be is in it, and no second.
+fn host_memory(table: &mut Table, name: &str, folder: &Path) {
+    let mut process = Command::new(env::current_exe().unwrap());
+    process.args(["--exact", "a_load_without_a_device", "--nocapture"]).env(ON_THE_HOST, folder);
+    let output = process.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let grown = said.lines().find_map(|line| line.strip_prefix("grown by ")?.parse::<f64>().ok());
+    let grown = grown.unwrap_or_else(|| panic!("{name}: {said}{}", String::from_utf8_lossy(&output.stderr)));
+    let file = fs::metadata(folder.join("model.safetensors")).unwrap().len() as f64;
+    println!("{name}: {:.0} MB in the file, at most {:.0} MB more in memory without a device", file / 1e6, grown / 1e6);
+    table.at_most(format!("{name} host memory"), grown, 1.2 * file + 64e6);
+}
+
+/// What [`host_memory`] starts; alone it does nothing.
+#[test]
+fn a_load_without_a_device() {
+    let Some(folder) = env::var_os(ON_THE_HOST) else { return };
+    let (_, gpu) = noop(wgpu::Limits::default());
+    let load = || FeatureExtractor::builder().gpu(gpu).token_budget(512).from_dir(&folder).unwrap();
+    println!("\ngrown by {}", growth(load).1.unwrap().own);
 }
 
 fn check_all(are: impl Fn(&Model) -> bool, at_least: usize) {

@@ -186,14 +186,15 @@ fn an_app_shares_its_device() {
     table.close("rows", rows.as_slice(), own.as_slice(), Bound::absolute(2e-5));
     table.finish();
     // A second model on the same device shares its pipelines: none is compiled again.
-    let compiling = shared.pipeline_seconds();
+    let (compiling, checking) = (shared.pipeline_seconds(), shared.check_seconds());
+    assert!(checking > 0.0);
     let second = Embedder::builder().gpu(shared.clone()).from_dir(fixture(FOLDER)).unwrap();
     assert_eq!(second.embed(["a text"]).unwrap(), rows);
-    assert_eq!(shared.pipeline_seconds(), compiling);
+    assert_eq!((shared.pipeline_seconds(), shared.check_seconds()), (compiling, checking), "nor checked");
     drop(embedder);
     assert_eq!(second.embed(["a text"]).unwrap(), rows, "the first has gone, and its buffers with it");
     Embedder::builder().gpu(shared.clone()).pooling(Pooling::Cls).from_dir(fixture(FOLDER)).unwrap();
-    assert!(shared.pipeline_seconds() > compiling, "another kernel is");
+    assert!(shared.pipeline_seconds() > compiling && shared.check_seconds() > checking, "another kernel is");
 }
 
 #[test]

@@ -3,7 +3,9 @@
 mod common;
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use common::files::copy;
 use common::fixture;
@@ -15,7 +17,7 @@ use minilm::kernels::attention::Attention;
 use minilm::kernels::matmul::Matmul;
 use minilm::kernels::{Arithmetic, Operands, Sharing, Variant};
 use minilm::tuning::{Choice, Kernel, Table};
-use minilm::{Checkpoint, Embedder, Error, FillMask, Gpu, Pooling, Tuning, WeightFormat, doctor, wgpu};
+use minilm::{Checkpoint, Embedder, Embeddings, Error, FillMask, Gpu, Pooling, Tuning, WeightFormat, doctor, wgpu};
 
 const FOLDER: &str = "tiny-minilm-bert-l3-h96";
 const MASKED: &str = "families/bert-masked";
@@ -501,6 +503,93 @@ fn who_does_not_want_that_or_handed_the_device_in_gets_an_error() {
     own.device().destroy();
     let error = embedder.embed(["x"]).unwrap_err();
     assert!(matches!(error, Error::DeviceLost { .. }) && error.to_string().contains("Gpu::from_device"), "{error}");
+}
+
+/// What `work` gives, on a thread of its own; fails where it takes minutes, since a call that hangs would hang the test too.
+fn in_time<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || sender.send(work()));
+    receiver.recv_timeout(std::time::Duration::from_secs(120)).expect("a call on a lost device hangs, or it panicked")
+}
+
+/// As for a device of the app's own: the batches that it holds never come back, and the call must not wait for them for ever.
+#[test]
+fn a_shared_device_that_is_lost_in_the_middle_of_a_call_is_an_error_and_never_a_hang() {
+    let many = vec!["some words of a text"; 1000];
+    let mut lost = [0; 2];
+    for round in 0..4 {
+        let own = Gpu::new(GpuOptions::default()).unwrap();
+        let shared = Gpu::from_device(own.device().clone(), own.queue().clone());
+        let embedder = Arc::new(Embedder::builder().gpu(shared).token_budget(256).from_dir(fixture(FOLDER)).unwrap());
+        let row = embedder.embed(&many[..1]).unwrap();
+        let begin = Instant::now();
+        embedder.embed(&many).unwrap();
+        let whole = begin.elapsed();
+        let mut ended = |how: usize, outcome: Result<Embeddings, Error>| match outcome {
+            // It was faster.
+            Ok(rows) => assert!(rows.rows().len() == many.len() && rows.rows().all(|other| other == row.as_slice())),
+            Err(error) => {
+                assert!(matches!(error, Error::DeviceLost { .. }) && error.to_string().contains("Gpu::from_device"), "{error:?}");
+                lost[how] += 1;
+            }
+        };
+        let (device, texts, model) = (own.device().clone(), many.clone(), embedder.clone());
+        if round % 2 == 0 {
+            ended(
+                0,
+                in_time(move || {
+                    let mut future = Box::pin(model.embed_async(&texts));
+                    let first = future.as_mut().now_or_never();
+                    device.destroy();
+                    first.unwrap_or_else(|| pollster::block_on(future))
+                }),
+            );
+        } else {
+            ended(
+                1,
+                in_time(move || {
+                    let calling = std::thread::spawn(move || model.embed(&texts));
+                    std::thread::sleep(whole / 2);
+                    device.destroy();
+                    calling.join().unwrap()
+                }),
+            );
+        }
+        // Whoever asks again is told the same.
+        let error = in_time(move || embedder.embed(["x"])).unwrap_err();
+        assert!(matches!(error, Error::DeviceLost { .. }), "{error:?}");
+    }
+    assert!(lost.iter().all(|&lost| lost > 0), "every call was over before its device was lost: {lost:?}");
+}
+
+/// By the GPU's own clock, with a limit that this adapter would miss by far: it stands for one that is as much slower.
+#[cfg(feature = "bench")]
+#[test]
+fn no_dispatch_takes_longer_than_the_limit_once_the_adapter_is_known() {
+    let embedder = Embedder::builder().gpu(gpu()).from_dir(fixture(FOLDER)).unwrap();
+    let model = embedder.model();
+    if !gpu().can_profile() {
+        return println!("not tried on {}, which has no timestamps", gpu().info().name);
+    }
+    let ids: Vec<u32> = (5..5 + model.max_length() as u32).collect();
+    let texts = vec![minilm::Sequence { ids: &ids, ..Default::default() }; model.token_budget() / ids.len()];
+    let longest = || {
+        embedder.embed_tokens(&texts).unwrap(); // as a warm-up
+        let timed = model.profile(&texts, 5).unwrap();
+        timed.into_iter().map(|step| (step.seconds, step.kernel)).max_by(|a, b| a.0.total_cmp(&b.0)).unwrap()
+    };
+    model.set_longest_dispatch(f64::INFINITY);
+    longest(); // The first batches are small, whatever the limit.
+    let (unlimited, _) = longest();
+    assert_eq!(model.stats().last.batches, 1);
+    let limit = unlimited / 16.0;
+    model.set_longest_dispatch(limit);
+    let (seconds, kernel) = longest();
+    println!("{kernel}: {seconds:.6} s, limit {limit:.6} s, {} batches", model.stats().last.batches);
+    // How much of a batch's time its longest dispatch takes is known by its share of the work alone, and some kernels do more in a second.
+    assert!(seconds < 2.0 * limit, "{kernel} took {seconds} s, with a limit of {limit}");
+    // Not by batches of a few tokens, of which a submit would take most of the time.
+    assert!(model.stats().last.batches < 100, "{:?}", model.stats().last);
 }
 
 #[test]

@@ -86,12 +86,13 @@ fn measure(gpu: &Gpu, name: &str, folder: &Path, options: &Options, peaks: &Peak
     let begin = Instant::now();
     drop(Checkpoint::open(folder)?);
     let file = begin.elapsed().as_secs_f64();
-    let (begin, pipelines_before) = (Instant::now(), gpu.pipeline_seconds());
+    let (begin, pipelines_before, checks_before) = (Instant::now(), gpu.pipeline_seconds(), gpu.check_seconds());
     let Operands { weights, arithmetic } = options.operands;
     let builder = Embedder::builder().gpu(gpu.clone()).pooling(Pooling::Mean).normalize(true);
     let embedder = builder.weights(weights).arithmetic(arithmetic).from_dir(folder)?;
     let load = begin.elapsed().as_secs_f64();
     let pipelines = gpu.pipeline_seconds() - pipelines_before;
+    let checks = gpu.check_seconds() - checks_before;
     let begin = Instant::now();
     embedder.embed_tokens(&[sequence(&[0; 12])])?;
     let first_batch = begin.elapsed().as_secs_f64();
@@ -103,7 +104,7 @@ fn measure(gpu: &Gpu, name: &str, folder: &Path, options: &Options, peaks: &Peak
         layers: config.layers,
         hidden: config.hidden,
         intermediate: config.intermediate,
-        cold_start: ColdStart { file, upload: (load - file - pipelines).max(0.0), pipelines, first_batch },
+        cold_start: ColdStart { file, upload: (load - file - pipelines).max(0.0), pipelines, checks, first_batch },
         weight_bytes: stats.weight_bytes,
         activation_bytes: stats.activation_bytes,
         dispatches: model.kernels().len(),

@@ -69,6 +69,10 @@ pub struct ColdStart {
     pub upload: f64,
     /// Making pipelines; nothing where another model made them.
     pub pipelines: f64,
+    /// Holding each kernel to its definition, all threads together, most of it while weights are on their way; nothing where another
+    /// model did.
+    #[serde(default)]
+    pub checks: f64,
     /// One text of 12 tokens; some drivers compile only now.
     pub first_batch: f64,
 }

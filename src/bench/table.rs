@@ -25,7 +25,7 @@ impl fmt::Display for Report {
 
 impl fmt::Display for ModelReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ColdStart { file, upload, pipelines, first_batch } = self.cold_start;
+        let ColdStart { file, upload, pipelines, checks, first_batch } = self.cold_start;
         let megabytes = |bytes: u64| bytes as f64 / 1e6;
         writeln!(f, "{}: {} layers, hidden {}, intermediate {}", self.name, self.layers, self.hidden, self.intermediate)?;
         let (weights, activations) = (megabytes(self.weight_bytes), megabytes(self.activation_bytes));
@@ -34,11 +34,11 @@ impl fmt::Display for ModelReport {
             "  memory      {weights:.0} MB of weights, {activations:.0} MB of activations; {} dispatches a batch",
             self.dispatches
         )?;
-        let all = [file, upload, pipelines, first_batch].map(|seconds| seconds * 1e3);
+        let all = [file, upload, pipelines, checks, first_batch].map(|seconds| seconds * 1e3);
         writeln!(
             f,
-            "  cold start  file {:.0} ms, upload {:.0} ms, pipelines {:.0} ms, first batch {:.0} ms",
-            all[0], all[1], all[2], all[3]
+            "  cold start  file {:.0} ms, upload {:.0} ms, pipelines {:.0} ms, checks of kernels {:.0} ms, first batch {:.0} ms",
+            all[0], all[1], all[2], all[3], all[4]
         )?;
         if !self.workloads.is_empty() {
             self.fmt_workloads(f)?;

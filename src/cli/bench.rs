@@ -45,9 +45,12 @@ pub struct Arguments {
 
 pub fn run(arguments: Arguments) -> Result<()> {
     let Arguments { model, workloads, runs, quick, operands, gpu, json, compare } = arguments;
+    if runs == 0 {
+        return Err(Error::Input { problem: "`--runs`: expected 1 or more, found 0: raise it".into() });
+    }
     let earlier = compare.map(read).transpose()?;
     let gpu = Gpu::new(gpu.options())?;
-    let mut options = Options { model, runs: runs.max(1), operands: operands.of(&gpu)?, ..Options::default() };
+    let mut options = Options { model, runs, operands: operands.of(&gpu)?, ..Options::default() };
     if quick {
         options = Options { shapes: vec![Shape::ALL[0]], runs: 3, patience: 2.0, ..options };
         options.workloads.truncate(3);

@@ -134,6 +134,8 @@ pub fn run(arguments: Arguments) -> Result<()> {
     if format == RowFormat::F32 && std::io::stdout().is_terminal() {
         return Err(Error::Input { problem: "raw numbers are not for a terminal: send them to a file with `> FILE`, or to a pipe".into() });
     }
+    let in_windows = matches!(overflow, Overflow::Chunk | Overflow::Mean);
+    check_stride(stride, in_windows)?;
     let reader = input.open()?;
     let folder = load.open()?;
     prompt.prefix(&folder)?; // A wrong name ends it before anything large is loaded.
@@ -181,6 +183,17 @@ pub fn run(arguments: Arguments) -> Result<()> {
     // Where no text could be taken, there is still something to say of each.
     let ranges = if rows.is_empty() { None } else { Some(Ranges::of(rows)?) };
     all.write(max_length, |lines, line| push_line(lines, line, ranges.as_ref()))
+}
+
+/// Refuses a stride where it would do nothing.
+pub fn check_stride(stride: Option<usize>, in_windows: bool) -> Result<()> {
+    match stride {
+        Some(_) if !in_windows => {
+            let problem = "`--stride` is for texts that are read in windows: add --overflow chunk, or leave it out".into();
+            Err(Error::Input { problem })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Refuses a text that was cut.

@@ -157,12 +157,15 @@ fn adapter(summary: AdapterSummary, selected: bool) -> Adapter {
 fn describe(path: PathBuf, batch: BatchArguments, gpu: GpuArguments) -> Result<Model> {
     let load = LoadArguments { model: ModelArguments { model: Some(path), max_length: None, language: None }, batch, gpu };
     let folder = load.open()?;
-    let embedder = load.load(&folder, Embedder::builder())?;
-    let checkpoint = Checkpoint::open(&folder.path)?;
+    of_loaded(&folder.path, load.load(&folder, Embedder::builder())?)
+}
+
+fn of_loaded(path: &Path, embedder: &Embedder) -> Result<Model> {
+    let checkpoint = Checkpoint::open(path)?;
     let weights = checkpoint.encoder()?;
     let (config, stats, sentence) = (embedder.model().config(), embedder.model().stats(), embedder.model().sentence());
     Ok(Model {
-        path: folder.path.display().to_string(),
+        path: path.display().to_string(),
         family: config.family.name,
         layers: config.layers,
         hidden: config.hidden,
@@ -282,4 +285,47 @@ fn model_for_people(model: &Model) -> String {
             rejected => format!("in simpler forms, since some are wrong here: {}", rejected.join("; ")),
         },
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use minilm::Gpu;
+    use minilm::gpu::Fault;
+    use minilm::kernels::{Operands, Sharing, Variant};
+    use minilm::tuning::{Choice, Kernel, Table, Tuning};
+
+    use super::*;
+
+    #[test]
+    fn a_kernel_that_was_replaced_is_named() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-minilm-bert-l3-h96");
+        let gpu = Gpu::new(GpuOptions::default()).unwrap();
+        // A form that every adapter can do, and that is not the simplest.
+        let staged = Variant::attentions(None).into_iter().find(|variant| variant.sharing == Sharing::Workgroup).unwrap();
+        let config = Checkpoint::open(&path).unwrap().config;
+        let (shape, operands) = ([config.heads, config.head_dim()], Operands::default());
+        let mut table = Table::of(&gpu);
+        table.choices.push(Choice { kernel: Kernel::Attention, shape, operands, up_to: u32::MAX, variant: staged, nanoseconds: 1 });
+        let described = |gpu: &Gpu| {
+            let builder = Embedder::builder().gpu(gpu.clone()).tuning(Tuning::Given(table.clone()));
+            let model = of_loaded(&path, &builder.from_dir(&path).unwrap()).unwrap();
+            let info = Info { version: "", adapters: Vec::new(), model: Some(model) };
+            (serde_json::to_value(&info).unwrap()["model"]["rejected_kernels"].clone(), for_people(&info))
+        };
+        let (rejected, text) = described(&gpu);
+        assert_eq!(rejected, serde_json::json!([]));
+        assert!(text.contains("kernels             all right on this adapter\n"), "{text}");
+
+        let gpu = Gpu::new(GpuOptions::default()).unwrap();
+        gpu.plant(Fault {
+            kernel: "attention",
+            only_with: "var<workgroup>",
+            right: "@workgroup_size(LANES",
+            wrong: "@workgroup_size(4096u",
+        });
+        let (rejected, text) = described(&gpu);
+        let named = rejected[0].as_str().unwrap();
+        assert!(named.starts_with(&format!("attention, {staged}: ")) && rejected.as_array().unwrap().len() == 1, "{rejected}");
+        assert!(text.contains(&format!("kernels             in simpler forms, since some are wrong here: {named}\n")), "{text}");
+    }
 }

@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 use minilm::{Aggregation, Entity, EntityOptions, Result, Sourced, Tagger};
 use serde::Serialize;
 
-use super::embed::whole;
+use super::embed::{check_stride, whole};
 use super::input::InputArguments;
 use super::model::LoadArguments;
 use super::output;
@@ -93,6 +93,7 @@ impl<'a> From<&'a Entity> for JsonEntity<'a> {
 
 pub fn run(arguments: Arguments) -> Result<()> {
     let Arguments { input, load, overflow, stride, aggregation, logits } = arguments;
+    check_stride(stride, matches!(overflow, Overflow::Chunk))?;
     let reader = input.open()?;
     let folder = load.open()?;
     let aggregation = match aggregation {

@@ -149,8 +149,8 @@ pub(super) async fn open(options: GpuOptions) -> Result<Opened> {
     }
     log::info!("running on {} with driver {} {}", describe(adapter), info.driver, info.driver_info);
     let required_limits = options.limits.unwrap_or_else(|| adapter.limits());
-    // wgpu takes a list of sizes for the feature itself, and panics where a driver has only the former: lavapipe of Mesa 26, with less than 8 lanes.
-    let has_units = !is_software(&info) || info.subgroup_max_size >= 8;
+    // Lavapipe of Mesa 26 has them with subgroups of 8 only. With 4 it lists sizes without having the feature, at which wgpu panics; with 16 it crashes.
+    let has_units = !is_software(&info) || info.subgroup_max_size == 8;
     let square = square(&adapter.cooperative_matrix_properties()).filter(|_| has_units);
     let mut wanted = wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SHADER_F16;
     if square.is_some() {

@@ -124,7 +124,10 @@ impl Pipeline {
             }
         };
         if let (Ok(compiled), Some(check), false) = (&outcome, check.filter(|_| gpu.computes()), known.checked) {
-            outcome = settled(check().run(gpu, self, compiled, grid).map(|_| compiled.clone()))?;
+            let begin = Instant::now();
+            let checked = check().run(gpu, self, compiled, grid).map(|_| compiled.clone());
+            gpu.add_check_time(begin.elapsed());
+            outcome = settled(checked)?;
             known.checked = true;
         }
         known.outcome = Some(outcome.clone());

@@ -36,6 +36,7 @@ struct Shared {
     limits: wgpu::Limits,
     pipelines: Mutex<HashMap<Source, Arc<Pipeline>>>,
     pipeline_nanoseconds: AtomicU64,
+    check_nanoseconds: AtomicU64,
     /// Held while a kernel is compiled, where only one may be.
     compiling: Mutex<()>,
     rejected: Mutex<Vec<Rejected>>,
@@ -139,6 +140,7 @@ impl Gpu {
                 limits,
                 pipelines: Mutex::default(),
                 pipeline_nanoseconds: AtomicU64::new(0),
+                check_nanoseconds: AtomicU64::new(0),
                 compiling: Mutex::default(),
                 rejected: Mutex::default(),
                 faults: Mutex::default(),
@@ -258,6 +260,15 @@ impl Gpu {
     /// Seconds spent on compiling kernels so far, of all threads together.
     pub fn pipeline_seconds(&self) -> f64 {
         self.shared.pipeline_nanoseconds.load(Ordering::Relaxed) as f64 * 1e-9
+    }
+
+    fn add_check_time(&self, time: Duration) {
+        self.shared.check_nanoseconds.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    /// Seconds spent on holding kernels to their definition so far, of all threads together.
+    pub fn check_seconds(&self) -> f64 {
+        self.shared.check_nanoseconds.load(Ordering::Relaxed) as f64 * 1e-9
     }
 
     /// Runs `work` and turns what the driver complains of meanwhile, on this thread, into an error that begins with `what`.

@@ -105,6 +105,16 @@ fn zero_shot() {
             table.check(&case, places.is_sorted() && places[0].is_some(), scores_text);
         }
     }
+    // Of a text that is too long beside the hypothesis, what is left is the text's beginning and all of the hypothesis.
+    let label = some_words(13, 13);
+    let arguments = ["zero-shot", "--multi-label", "--labels", &label, "--template", "w8 {} w9"];
+    let run = run_with(folder.path(), &arguments, format!("{}\n{}", some_words(0, 30), some_words(0, 6)));
+    let lines = run.succeeded().json_lines();
+    table.equal(
+        "only the text is cut",
+        &[&lines[0]["scores"][&label], &lines[0]["truncated"]],
+        &[&lines[1]["scores"][&label], &json!(true)],
+    );
     table.finish();
 }
 

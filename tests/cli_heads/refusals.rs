@@ -9,7 +9,7 @@ use crate::{family, keys, run_with, some_words};
 fn what_ends_the_program() {
     let long = some_words(0, 40);
     type Case<'a> = (&'a str, &'a [&'a str], &'a [&'a str]);
-    let cases: [Case; 27] = [
+    let cases: [Case; 30] = [
         ("bert-masked", &["classify", "w1"], &["families/bert-masked", "no classifier; it can do: embed, features, fill-mask"]),
         ("bert-token", &["rerank", "w1"], &["no classifier; it can do: embed, features, tag"]),
         ("bert-sequence", &["rerank", "w1"], &["a reranker gives one score, but this classifier has 3 labels"]),
@@ -32,6 +32,9 @@ fn what_ends_the_program() {
         ("bert-masked", &["fill-mask", "--top", "49", "w1 <mask>"], &["49 words for each mask were asked for: ask for 1 to 48"]),
         ("bert-base", &["embed", "--overflow", "chunk", "--stride", "22", &long], &["a stride of 22 tokens", "lower the stride"]),
         ("bert-base", &["embed", "--overflow", "mean", "--stride", "99", &long], &["a stride of 99 tokens", "lower the stride"]),
+        ("bert-base", &["embed", "--stride", "2", &long], &["`--stride` is for texts that are read in windows", "or leave it out"]),
+        ("bert-base", &["embed", "--overflow", "error", "--stride", "2", "w1"], &["`--stride`", "add --overflow chunk"]),
+        ("bert-token", &["tag", "--stride", "2", &long], &["`--stride`", "add --overflow chunk, or leave it out"]),
         ("bert-base", &["embed", "--overflow", "error", &long], &["the command line, text 1", "42 tokens", "choose another --overflow"]),
         ("bert-base", &["embed", "--dimensions", "25", "w1"], &["25 dimensions", "have 24: ask for 1 to 24"]),
         ("bert-base", &["embed", "--dimensions", "0", "w1"], &["0 dimensions", "ask for 1 to 24"]),

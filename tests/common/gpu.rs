@@ -11,6 +11,18 @@ pub fn gpu() -> Gpu {
     GPU.get_or_init(|| Gpu::new(GpuOptions::default()).unwrap_or_else(|error| panic!("{error}"))).clone()
 }
 
+/// A device that does nothing, and the instance that knows what is allocated.
+pub fn noop(limits: wgpu::Limits) -> (wgpu::Instance, Gpu) {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = wgpu::Backends::NOOP;
+    descriptor.backend_options.noop = wgpu::NoopBackendOptions { enable: true, limits: Some(limits.clone()), ..Default::default() };
+    let instance = wgpu::Instance::new(descriptor);
+    let adapter = pollster::block_on(instance.request_adapter(&Default::default())).unwrap();
+    let descriptor = wgpu::DeviceDescriptor { required_limits: limits, ..Default::default() };
+    let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).unwrap();
+    (instance, Gpu::from_device(device, queue))
+}
+
 /// A storage buffer that holds `values`.
 pub fn storage<T: bytemuck::Pod>(gpu: &Gpu, values: &[T]) -> wgpu::Buffer {
     let size = (size_of_val(values) as u64).max(16);
