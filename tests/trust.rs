@@ -178,7 +178,7 @@ fn a_mistake_in_attention_in_f16_is_found() {
             assert!(kernel.source(variant).wgsl.contains(right), "{variant}: {right}");
             let gpu = faulty(fault("attention", right, wrong));
             let form = kernel.form(&gpu, variant).unwrap();
-            let error = form.pipeline.vetted(&gpu, form.grid, Some(&move || kernel.check())).err();
+            let error = form.pipeline.vetted(&gpu, form.grid, Some(&move |_| kernel.check())).err();
             assert!(matches!(error, Some(Error::Kernel { .. })), "{variant}: {right} as {wrong}: {error:?}");
             found_in.push(variant);
         }
@@ -218,7 +218,7 @@ fn a_mistake_in_any_form_of_a_product_is_found() {
             assert!(kernel.source(variant).wgsl.contains(right), "{variant}: {right}");
             let found = |gpu: &Gpu| {
                 let form = kernel.form(gpu, variant).unwrap();
-                form.pipeline.vetted(gpu, form.grid, Some(&move || kernel.check(65))).err()
+                form.pipeline.vetted(gpu, form.grid, Some(&move |grid| kernel.check_for(grid))).err()
             };
             let error = found(&faulty(fault("matmul", right, wrong)));
             assert!(matches!(error, Some(Error::Kernel { .. })), "{operands}, {variant}: {right} as {wrong}: {error:?}");

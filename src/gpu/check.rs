@@ -23,6 +23,9 @@ pub struct Check {
     pub bound: (f64, f64),
 }
 
+/// Makes the check of a form, which knows how many rows a workgroup takes.
+pub type CheckOf = dyn Fn(Grid) -> Check + Send + Sync;
+
 /// Values behind the output that nobody may touch.
 const CANARIES: usize = 16;
 

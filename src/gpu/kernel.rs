@@ -5,7 +5,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use super::check::Check;
+use super::check::CheckOf;
 use super::{Gpu, Grid};
 use crate::batch::{Header, Offset};
 use crate::error::{Error, Result};
@@ -105,7 +105,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// [`Error::Kernel`] when the driver refuses it or it gives other results than its definition.
-    pub fn vetted(&self, gpu: &Gpu, grid: Grid, check: Option<&(dyn Fn() -> Check + Send + Sync)>) -> Result<wgpu::ComputePipeline> {
+    pub fn vetted(&self, gpu: &Gpu, grid: Grid, check: Option<&CheckOf>) -> Result<wgpu::ComputePipeline> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         // A lost device or too little memory says nothing about the kernel.
         let name = format!("kernel `{}`: ", self.kernel); // which the error that is made of a problem says itself
@@ -125,7 +125,7 @@ impl Pipeline {
         };
         if let (Ok(compiled), Some(check), false) = (&outcome, check.filter(|_| gpu.computes()), known.checked) {
             let begin = Instant::now();
-            let checked = check().run(gpu, self, compiled, grid).map(|_| compiled.clone());
+            let checked = check(grid).run(gpu, self, compiled, grid).map(|_| compiled.clone());
             gpu.add_check_time(begin.elapsed());
             outcome = settled(checked)?;
             known.checked = true;

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::check::Check;
+use super::check::{Check, CheckOf};
 use super::{Amount, Cost, Gpu, Pipeline};
 use crate::batch::Header;
 use crate::error::Result;
@@ -74,7 +74,7 @@ pub struct Step {
     fallback: Option<Form>,
     bind_group: wgpu::BindGroup,
     cost: Cost,
-    check: Option<Arc<dyn Fn() -> Check + Send + Sync>>,
+    check: Option<Arc<CheckOf>>,
 }
 
 impl Step {
@@ -95,8 +95,8 @@ impl Step {
         Self::new(gpu, Count::Fixed(0), vec![(u32::MAX, Form { variant: String::new(), pipeline, grid })], buffers, cost)
     }
 
-    /// With a check that every form must meet.
-    pub fn checked_by(self, check: impl Fn() -> Check + Send + Sync + 'static) -> Self {
+    /// With a check that every form must meet, made for the form's grid.
+    pub fn checked_by(self, check: impl Fn(Grid) -> Check + Send + Sync + 'static) -> Self {
         Self { check: Some(Arc::new(check)), ..self }
     }
 

@@ -205,6 +205,6 @@ impl Attention {
         ];
         let kernel = *self;
         let step = Step::new(gpu, Count::Tokens, vec![(u32::MAX, self.form(gpu, variant)?)], &buffers, self.cost())?;
-        Ok(step.checked_by(move || kernel.check()).or(self.form(gpu, Variant::default())?))
+        Ok(step.checked_by(move |_| kernel.check()).or(self.form(gpu, Variant::default())?))
     }
 }

@@ -98,6 +98,6 @@ impl BlockDigests {
         let pipeline = gpu.pipeline(self.source())?;
         let kernel = *self;
         let step = Step::single(gpu, pipeline, self.grid(), &[("x", buffers.x), ("y", buffers.y)], self.cost())?;
-        Ok(step.checked_by(move || kernel.check()))
+        Ok(step.checked_by(move |_| kernel.check()))
     }
 }

@@ -105,7 +105,7 @@ impl Embedding {
                 ("y", buffers.y),
             ];
             let step = Step::new(gpu, Count::Tokens, vec![(u32::MAX, form.clone())], &buffers, self.cost(parts.len()))?;
-            Ok(step.checked_by(move || kernel.check()).or(self.form(gpu, Variant::default())?))
+            Ok(step.checked_by(move |_| kernel.check()).or(self.form(gpu, Variant::default())?))
         };
         parts.iter().map(step).collect()
     }

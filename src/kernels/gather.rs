@@ -54,6 +54,6 @@ impl Gather {
             &[("selected", buffers.selected), ("x", buffers.x), ("y", buffers.y)],
             self.cost(),
         )?;
-        Ok(step.checked_by(move || kernel.check()))
+        Ok(step.checked_by(move |_| kernel.check()))
     }
 }

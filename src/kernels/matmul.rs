@@ -57,8 +57,8 @@ fn staged_block(tile: Tile) -> (u32, u32) {
 /// How deep such a block is for matrix units, in their squares.
 const COOPERATIVE_DEPTH: u32 = 2;
 
-/// Rows of a check: one more than the largest tile of lanes has.
-const CHECKED_ROWS: usize = 65;
+/// Most rows of which a check looks at all: one more than the largest tile has, of squares of 16.
+const CHECKED_ROWS: usize = 129;
 
 impl Matmul {
     pub fn source(&self, variant: Variant) -> Source {
@@ -193,6 +193,11 @@ impl Matmul {
         Ok(Form { variant: variant.to_string(), pipeline: gpu.pipeline(self.source(variant))?, grid: self.grid(variant) })
     }
 
+    /// Of a form's whole tile of rows, and of a tile that ends early.
+    pub fn check_for(&self, grid: Grid) -> Check {
+        self.check(grid.rows as usize + 1)
+    }
+
     /// So many rows of numbers that look random; of the result some rows and columns are known.
     pub fn check(&self, count: usize) -> Check {
         let (inner, outer, Operands { weights, arithmetic }) = (padded(self.inner), padded(self.outer), self.operands);
@@ -250,6 +255,6 @@ impl Matmul {
             ("y", buffers.y),
         ];
         let step = Step::new(gpu, self.rows, forms, &buffers, self.cost())?;
-        Ok(step.checked_by(move || kernel.check(CHECKED_ROWS)).or(self.form(gpu, Variant::default())?))
+        Ok(step.checked_by(move |grid| kernel.check_for(grid)).or(self.form(gpu, Variant::default())?))
     }
 }

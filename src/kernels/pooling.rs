@@ -83,6 +83,6 @@ impl PooledRows {
             &[("offsets", buffers.offsets), ("x", buffers.x), ("pooled", buffers.pooled)],
             self.cost(),
         )?;
-        Ok(step.checked_by(move || kernel.check()))
+        Ok(step.checked_by(move |_| kernel.check()))
     }
 }

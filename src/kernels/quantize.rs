@@ -96,6 +96,6 @@ impl Quantize {
         let buffers = [("batch", buffers.batch), ("x", buffers.x), ("y", buffers.y)];
         let kernel = *self;
         let step = Step::single(gpu, gpu.pipeline(self.source())?, self.grid(), &buffers, self.cost())?;
-        Ok(step.checked_by(move || kernel.check()))
+        Ok(step.checked_by(move |_| kernel.check()))
     }
 }

@@ -82,7 +82,7 @@ impl Vocabulary {
             ];
             let kernel = *self;
             let step = Step::single(gpu, pipeline.clone(), self.grid(part.rows), &buffers, self.cost(part.rows))?;
-            Ok(step.checked_by(move || kernel.check()))
+            Ok(step.checked_by(move |_| kernel.check()))
         };
         parts.iter().map(step).collect()
     }
