@@ -4,7 +4,7 @@
 #
 #   sh tests/platforms/dx12_wine.sh [FILTER..]      all of the tests, or those whose names contain one of these
 #
-# Installs  gcc-mingw-w64-x86-64-win32 (the linker), wine, wine64, xvfb, libvulkan1
+# Installs  gcc-mingw-w64-x86-64-win32 (the linker), wine, wine64, xvfb, libvulkan1; libgit2-1.5 and libllvm22 for Debian's Rust
 # Unpacks   Debian's Rust with the source of its standard library, which is built for Windows; Mesa 25 of Debian's backports, since on
 #           22.3 Wine's Direct3D gives wrong results; FXC, Microsoft's shader compiler (PyPI: kivy-deps.angle)
 #
@@ -13,7 +13,7 @@ set -eu
 cd "$(dirname "$0")/../.."
 . ./examples/prepare.sh
 . ./tests/platforms/common.sh
-install_packages gcc-mingw-w64-x86-64-win32 wine wine64 xvfb xauth libvulkan1
+install_packages gcc-mingw-w64-x86-64-win32 wine wine64 xvfb xauth libvulkan1 libgit2-1.5 libllvm22
 unpack bookworm-security rust rustc-web cargo-web rust-web-src libstd-rust-web-1.96 libstd-rust-web-dev
 windows_dll kivy-deps.angle==0.5.0 d3dcompiler_47.dll
 mesa_beside
