@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use minilm::tuning::{Choice, Table};
+use minilm::kernels::Sharing;
+use minilm::tuning::{Choice, Kernel, Table};
 use minilm::{Checkpoint, Gpu, Result};
 
 use super::model::{GpuArguments, ModelArguments, OperandArguments};
@@ -61,12 +62,11 @@ pub fn run(arguments: Arguments) -> Result<()> {
 fn line(choice: &Choice) -> String {
     let Choice { kernel, shape: [a, b], operands, up_to, variant, nanoseconds } = choice;
     let rows = if *up_to == u32::MAX { "any number of rows".to_owned() } else { format!("up to {up_to} rows") };
+    // Other forms have no tile.
+    let form = match (kernel, variant.sharing) {
+        (Kernel::Matmul, _) | (_, Sharing::Workgroup | Sharing::Cooperative { .. }) => variant.to_string(),
+        (_, sharing) => sharing.to_string(),
+    };
     let kernel = format!("{kernel:?}");
-    format!(
-        "{kernel:<10} {:<12} {:<12} {rows:<19} {:<58} {:>9} us\n",
-        format!("{a} x {b}"),
-        operands.to_string(),
-        variant.to_string(),
-        nanoseconds / 1000
-    )
+    format!("{kernel:<10} {:<12} {:<12} {rows:<19} {form:<58} {:>9} us\n", format!("{a} x {b}"), operands.to_string(), nanoseconds / 1000)
 }
