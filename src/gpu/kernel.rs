@@ -2,6 +2,7 @@
 //! structs that the host writes are held to their WGSL namesakes.
 
 use std::hash::{Hash, Hasher};
+use std::num::NonZero;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -180,7 +181,9 @@ impl Pipeline {
             let Some((_, buffer)) = buffers.iter().find(|(given, _)| given == name) else {
                 return Err(refused(format!("no buffer is bound to the variable `{name}`")));
             };
-            entries.push(wgpu::BindGroupEntry { binding: *binding, resource: buffer.as_entire_binding() });
+            // DX12 rounds a buffer up that may be a uniform too. Without a size `arrayLength` would count what nobody wrote.
+            let whole = wgpu::BufferBinding { buffer, offset: 0, size: NonZero::new(buffer.size()) };
+            entries.push(wgpu::BindGroupEntry { binding: *binding, resource: wgpu::BindingResource::Buffer(whole) });
         }
         gpu.checked(&format!("kernel `{}`", self.kernel), || {
             let descriptor = wgpu::BindGroupDescriptor { label: Some(self.kernel), layout: &self.layout, entries: &entries };
