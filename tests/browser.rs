@@ -241,6 +241,7 @@ fn every_shader_compiles_and_computes_in_a_browser() {
         request.answer("application/json", &work(&wgsl, &source, run.as_ref().map(|(form, check)| (form, check))).to_string());
         let begun = Instant::now();
         request = page.next(&name);
+        println!("{name}: {:.1} s", begun.elapsed().as_secs_f64());
         match (serde_json::from_slice(&request.body).unwrap(), run) {
             (Outcome::Error(error), _) => {
                 println!("{name}: {error}");
@@ -250,7 +251,6 @@ fn every_shader_compiles_and_computes_in_a_browser() {
             (Outcome::Words(words), Some((_, check))) => {
                 computed += 1;
                 compare(&mut table, &name, &words, &check);
-                println!("{name}: {:.1} s", begun.elapsed().as_secs_f64());
             }
         }
     }

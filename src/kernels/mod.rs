@@ -19,6 +19,8 @@ mod variant;
 pub mod vocabulary;
 mod weights;
 
+use std::collections::HashSet;
+
 use crate::checkpoint::{Activation, Pooling};
 use crate::gpu::{Count, Source};
 
@@ -142,5 +144,8 @@ pub fn all_sources() -> Vec<Source> {
             sources.extend(forms.filter(|variant| kernel(true).rounds(*variant)).map(|variant| kernel(true).source(variant)));
         }
     }
+    // Forms without subgroups are the same for every size of them.
+    let mut seen = HashSet::new();
+    sources.retain(|source| seen.insert(format!("{:?} {}", source.constants, source.wgsl)));
     sources
 }
