@@ -4,7 +4,7 @@ use crate::batch::{Capacity, Header, Offset};
 use crate::checkpoint::{Activation, EncoderConfig};
 use crate::encoder::widest_row;
 use crate::error::Result;
-use crate::gpu::{Arena, Count, Gpu, Step};
+use crate::gpu::{Arena, Count, Gpu, Slice, Step};
 use crate::kernels::layer_norm::{self, LayerNorm};
 use crate::kernels::matmul::{self, Matmul};
 use crate::kernels::quantize::{self, Quantize};
@@ -26,15 +26,15 @@ impl Capacity {
 /// What a batch writes, and nothing else: see [`crate::batch::Batch`].
 #[derive(Debug)]
 pub struct Inputs {
-    pub header: wgpu::Buffer,
+    pub header: Slice,
     /// `[texts + 1]`
-    pub offsets: wgpu::Buffer,
+    pub offsets: Slice,
     /// `[tokens]`
-    pub ids: wgpu::Buffer,
+    pub ids: Slice,
     /// `[tokens]`
-    pub places: wgpu::Buffer,
+    pub places: Slice,
     /// `[selected]`, where a head reads it
-    pub selected: Option<wgpu::Buffer>,
+    pub selected: Option<Slice>,
 }
 
 impl Inputs {
@@ -60,12 +60,12 @@ pub struct Assembler<'a, 'g> {
     pub activations: &'a mut Arena<'g>,
     pub steps: Vec<Step>,
     /// Rows as bytes, where products take them.
-    pub quantized: Option<wgpu::Buffer>,
+    pub quantized: Option<Slice>,
 }
 
 impl Assembler<'_, '_> {
     /// A buffer of rows, each [padded].
-    pub fn rows(&mut self, label: &str, rows: Count, width: usize) -> Result<wgpu::Buffer> {
+    pub fn rows(&mut self, label: &str, rows: Count, width: usize) -> Result<Slice> {
         self.activations.storage(label, self.capacity.rows(rows) * padded(width))
     }
 
@@ -75,8 +75,8 @@ impl Assembler<'_, '_> {
         linear: &Linear,
         activation: Option<Activation>,
         rows: Count,
-        [x, y]: [&wgpu::Buffer; 2],
-        residual: Option<&wgpu::Buffer>,
+        [x, y]: [&Slice; 2],
+        residual: Option<&Slice>,
     ) -> Result<()> {
         let Linear { inner, outer, operands, weight, scale, bias } = linear;
         let (inner, outer, operands) = (*inner, *outer, *operands);
@@ -93,7 +93,7 @@ impl Assembler<'_, '_> {
     }
 
     /// Room for rows as bytes, of any kind, which each product reads just after they were written.
-    fn quantized(&mut self) -> Result<wgpu::Buffer> {
+    fn quantized(&mut self) -> Result<Slice> {
         match &self.quantized {
             Some(buffer) => Ok(buffer.clone()),
             None => {
@@ -104,7 +104,7 @@ impl Assembler<'_, '_> {
     }
 
     /// `y[rows, hidden]` = layer norm of `x[rows, hidden]` with scale and shift `norm`.
-    pub fn layer_norm(&mut self, kernel: LayerNorm, norm: &[wgpu::Buffer; 2], [x, y]: [&wgpu::Buffer; 2]) -> Result<()> {
+    pub fn layer_norm(&mut self, kernel: LayerNorm, norm: &[Slice; 2], [x, y]: [&Slice; 2]) -> Result<()> {
         self.steps.push(kernel.step(
             self.gpu,
             self.tuning.reduction(kernel.hidden),

@@ -2,7 +2,7 @@
 
 use crate::batch::Header;
 use crate::error::{Error, Result};
-use crate::gpu::{Arena, Gpu, Plan, When};
+use crate::gpu::{Arena, Gpu, Plan, Slice, When};
 use crate::kernels::digest::{BlockDigests, Buffers, Digest};
 
 /// What goes to a device at one load.
@@ -19,7 +19,7 @@ pub struct Delivery<'a> {
 struct Sent {
     /// Of a tensor that is in it.
     name: String,
-    buffer: wgpu::Buffer,
+    buffer: Slice,
     words: usize,
     digest: Digest,
 }
@@ -36,7 +36,7 @@ impl<'a> Delivery<'a> {
     pub fn send(
         &mut self,
         name: &str,
-        buffer: &wgpu::Buffer,
+        buffer: &Slice,
         [rows, words]: [usize; 2],
         mut fill: impl FnMut(usize, &mut [u32]) -> Result<()>,
     ) -> Result<()> {
@@ -77,7 +77,7 @@ impl<'a> Delivery<'a> {
         for (step, values) in plan.steps.iter().zip(&values) {
             step.record(&mut encoder.begin_compute_pass(&Default::default()), &Header::default());
             let bytes = *values as u64 * 4;
-            encoder.copy_buffer_to_buffer(&y, 0, readback.buffer(), end, bytes);
+            y.copy(&mut encoder, 0, readback.buffer(), end, bytes);
             end += bytes;
         }
         let arrived = |mut found: &[f32]| {

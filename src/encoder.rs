@@ -3,7 +3,7 @@
 use crate::assembler::Assembler;
 use crate::checkpoint::{EncoderConfig, EncoderWeights};
 use crate::error::Result;
-use crate::gpu::Count;
+use crate::gpu::{Count, Slice};
 use crate::kernels::attention::{self, Attention};
 use crate::kernels::embedding::{self, Embedding, Part};
 use crate::kernels::layer_norm::LayerNorm;
@@ -12,14 +12,14 @@ use crate::kernels::{Arithmetic, padded};
 /// What an encoder leaves on the GPU.
 pub struct Encoded {
     /// Hidden states `[tokens, hidden]`, rows [padded]: the last one, or with all layers the embeddings and every layer's.
-    pub states: Vec<wgpu::Buffer>,
+    pub states: Vec<Slice>,
     /// The table of word embeddings.
     pub word: Vec<Part>,
 }
 
 impl Encoded {
     /// The last hidden state.
-    pub fn hidden(&self) -> &wgpu::Buffer {
+    pub fn hidden(&self) -> &Slice {
         &self.states[self.states.len() - 1]
     }
 }

@@ -47,6 +47,8 @@ struct Layout {
     /// Of the weights.
     digest: Digest,
     memory: MemoryPlan,
+    /// Bytes of each buffer that weights share.
+    slabs: Vec<u64>,
 }
 
 /// Adds the steps that make results of the hidden states.
@@ -97,11 +99,11 @@ impl Loader {
         let operands = options.operands(gpu)?;
         let tuning = Chosen::new(gpu, config, operands, &options.tuning);
         let what = format!("loading {}", checkpoint.path.display());
-        let (capacity, memory, planned) = gpu.checked(&what, || {
+        let (capacity, memory, (planned, slabs)) = gpu.checked(&what, || {
             memory::fit(capacity, *max_length, options.max_gpu_memory, &what, |capacity| {
                 let arenas = [Arena::planning(gpu, "weights")?, Arena::planning(gpu, "activations")?];
-                let Layout { memory, steps, .. } = self.lay_out(gpu, operands, &tuning, capacity, arenas)?;
-                Ok((memory, steps))
+                let Layout { memory, steps, slabs, .. } = self.lay_out(gpu, operands, &tuning, capacity, arenas)?;
+                Ok((memory, (steps, slabs)))
             })
         })?;
         if let Some(plan) = &options.plan_only {
@@ -121,8 +123,8 @@ impl Loader {
         std::thread::scope(|scope| {
             scope.spawn(|| prepare(gpu, &planned));
             gpu.checked(&what, || {
-                let arenas = [Arena::new(gpu, "weights"), Arena::new(gpu, "activations")];
-                let Layout { inputs, outputs, slots, steps, uploaded, digest, memory } =
+                let arenas = [Arena::planned(gpu, "weights", slabs), Arena::new(gpu, "activations")];
+                let Layout { inputs, outputs, slots, steps, uploaded, digest, memory, .. } =
                     self.lay_out(gpu, operands, &tuning, capacity, arenas)?;
                 if *self.weights.get_or_init(|| digest) != digest {
                     let problem = "the weights have changed since the model was loaded: load it again";
@@ -175,7 +177,7 @@ impl Loader {
         let slots = runner::slots(&mut activations, &outputs, capacity)?;
         let (weight_bytes, activation_bytes) = (weights.bytes(), activations.bytes());
         let memory = MemoryPlan { weight_bytes, activation_bytes, token_budget: capacity.tokens };
-        Ok(Layout { inputs, outputs, slots, steps, uploaded, digest, memory })
+        Ok(Layout { inputs, outputs, slots, steps, uploaded, digest, memory, slabs: weights.slabs() })
     }
 }
 

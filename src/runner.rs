@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::assembler::Inputs;
 use crate::batch::{Batch, Bounds, Capacity, Header, Sequence, sort, split};
 use crate::error::{Error, Result};
-use crate::gpu::{Arena, Count, Gpu, Plan, Readback};
+use crate::gpu::{Arena, Count, Gpu, Plan, Readback, Slice};
 use crate::pace::{Pace, UnderWay};
 use crate::pool::{Lease, Pool};
 use crate::stats::{Counters, Stats};
@@ -19,7 +19,7 @@ const IN_FLIGHT: usize = 3;
 /// Something that a plan leaves on the GPU.
 #[derive(Debug)]
 pub struct Output {
-    pub buffer: wgpu::Buffer,
+    pub buffer: Slice,
     /// A row for each text, token or selected token.
     pub rows: Count,
     /// Values of a row that count.
@@ -184,7 +184,7 @@ impl Runner {
             let submission = self.submit(&batch, &mut counters, |encoder| {
                 for (i, text) in batch.texts.iter().enumerate() {
                     let from = i as u64 * output.row_bytes();
-                    encoder.copy_buffer_to_buffer(&output.buffer, from, &rows, *text as u64 * row_bytes, row_bytes);
+                    output.buffer.copy(encoder, from, &rows, *text as u64 * row_bytes, row_bytes);
                 }
             })?;
             flying.push_back((submission, under_way, batch.header.tokens));
@@ -201,7 +201,7 @@ impl Runner {
         let submission = self.submit(batch, counters, |encoder| {
             for output in &self.outputs {
                 let more = output.bytes(&batch.header);
-                encoder.copy_buffer_to_buffer(&output.buffer, 0, readback.buffer(), bytes, more);
+                output.buffer.copy(encoder, 0, readback.buffer(), bytes, more);
                 bytes += more;
             }
         })?;
@@ -244,15 +244,15 @@ impl Runner {
         Ok(submission)
     }
 
-    /// Hands the inputs to the queue; they are there for what is submitted next.
+    /// Hands the inputs to the queue.
     fn write(&self, batch: &Batch) {
-        let (queue, Inputs { header, offsets, ids, places, selected }) = (self.gpu.queue(), &self.inputs);
-        queue.write_buffer(header, 0, bytemuck::bytes_of(&batch.header));
-        queue.write_buffer(offsets, 0, bytemuck::cast_slice(&batch.offsets));
-        queue.write_buffer(ids, 0, bytemuck::cast_slice(&batch.ids));
-        queue.write_buffer(places, 0, bytemuck::cast_slice(&batch.places));
+        let (gpu, Inputs { header, offsets, ids, places, selected }) = (&self.gpu, &self.inputs);
+        gpu.write(header, bytemuck::bytes_of(&batch.header));
+        gpu.write(offsets, bytemuck::cast_slice(&batch.offsets));
+        gpu.write(ids, bytemuck::cast_slice(&batch.ids));
+        gpu.write(places, bytemuck::cast_slice(&batch.places));
         if let Some(selected) = selected {
-            queue.write_buffer(selected, 0, bytemuck::cast_slice(&batch.selected));
+            gpu.write(selected, bytemuck::cast_slice(&batch.selected));
         }
     }
 

@@ -5,7 +5,7 @@ use crate::checkpoint::weights::{RELATIVE_RANGE, relative_bucket};
 use crate::checkpoint::{self, EncoderConfig, EncoderWeights, LayerWeights, Tensor};
 use crate::delivery::Delivery;
 use crate::error::{Error, Result};
-use crate::gpu::{Arena, Gpu};
+use crate::gpu::{Arena, Gpu, Slice};
 use crate::kernels::embedding::{Part, part_uniform};
 use crate::kernels::{Arithmetic, Operands, WeightFormat, padded};
 
@@ -18,20 +18,20 @@ pub struct Linear {
     pub outer: usize,
     pub operands: Operands,
     /// `[inner, outer]`, both padded
-    pub weight: wgpu::Buffer,
+    pub weight: Slice,
     /// `[inner / GROUP, outer]`, where the format has scales
-    pub scale: Option<wgpu::Buffer>,
+    pub scale: Option<Slice>,
     /// `[outer]`, padded
-    pub bias: wgpu::Buffer,
+    pub bias: Slice,
 }
 
 /// The embedding tables on the GPU, rows padded.
 pub struct Tables {
     /// The vocabulary, in as many parts as the adapter's largest binding asks for.
     pub parts: Vec<Part>,
-    pub position: wgpu::Buffer,
-    pub token_type: wgpu::Buffer,
-    pub norm: [wgpu::Buffer; 2],
+    pub position: Slice,
+    pub token_type: Slice,
+    pub norm: [Slice; 2],
 }
 
 /// Makes the buffers and fills them.
@@ -77,7 +77,7 @@ impl<'a, 'g> Upload<'a, 'g> {
             let rows = rows_per_part.min(word.rows() - first);
             let range = self.arena.uniform("vocabulary part", size_of_val(&part_uniform(first, rows)))?;
             if !self.arena.is_planning() {
-                self.gpu.queue().write_buffer(&range, 0, bytemuck::cast_slice(&part_uniform(first, rows)));
+                self.gpu.write(&range, bytemuck::cast_slice(&part_uniform(first, rows)));
             }
             self.delivery.bytes += size_of_val(&part_uniform(first, rows)) as u64;
             parts.push(Part { range, word: self.rows_of(word, first, rows, self.format())?, rows });
@@ -126,12 +126,12 @@ impl<'a, 'g> Upload<'a, 'g> {
     }
 
     /// A vector as it is, such as a bias.
-    pub fn vector(&mut self, tensor: &Tensor) -> Result<wgpu::Buffer> {
+    pub fn vector(&mut self, tensor: &Tensor) -> Result<Slice> {
         self.table(tensor, 0, 1)
     }
 
     /// The table of a relative attention bias by distance, `[heads, 2 * RELATIVE_RANGE + 1]`, from `[buckets, heads]`.
-    pub fn relative_bias(&mut self, tensor: &Tensor) -> Result<wgpu::Buffer> {
+    pub fn relative_bias(&mut self, tensor: &Tensor) -> Result<Slice> {
         let (weight, heads) = (tensor.values()?, tensor.columns());
         let range = RELATIVE_RANGE as isize;
         let by_distance = |head: usize| (-range..=range).map(move |distance| (head, relative_bucket(distance, tensor.rows())));
@@ -139,18 +139,18 @@ impl<'a, 'g> Upload<'a, 'g> {
         self.values("relative bias", &values)
     }
 
-    pub fn norm(&mut self, norm: &checkpoint::Norm) -> Result<[wgpu::Buffer; 2]> {
+    pub fn norm(&mut self, norm: &checkpoint::Norm) -> Result<[Slice; 2]> {
         Ok([self.table(&norm.weight, 0, 1)?, self.table(&norm.bias, 0, 1)?])
     }
 
     /// `rows` rows of a tensor as they are, each padded.
-    fn table(&mut self, tensor: &Tensor, first: usize, rows: usize) -> Result<wgpu::Buffer> {
+    fn table(&mut self, tensor: &Tensor, first: usize, rows: usize) -> Result<Slice> {
         self.rows_of(tensor, first, rows, WeightFormat::F32)
     }
 
-    fn rows_of(&mut self, tensor: &Tensor, first: usize, rows: usize, format: WeightFormat) -> Result<wgpu::Buffer> {
+    fn rows_of(&mut self, tensor: &Tensor, first: usize, rows: usize, format: WeightFormat) -> Result<Slice> {
         let (columns, words) = (tensor.columns(), format.row_words(tensor.columns()));
-        let buffer = self.arena.storage(tensor.name, rows * words)?;
+        let buffer = self.arena.constant(tensor.name, rows * words)?;
         if self.arena.is_planning() {
             return Ok(buffer);
         }
@@ -170,7 +170,7 @@ impl<'a, 'g> Upload<'a, 'g> {
     }
 
     /// All rows of a tensor, if there is one, and some of zeros behind them.
-    fn rows_and_zeros(&mut self, label: &str, tensor: Option<&Tensor>, zeros: usize) -> Result<wgpu::Buffer> {
+    fn rows_and_zeros(&mut self, label: &str, tensor: Option<&Tensor>, zeros: usize) -> Result<Slice> {
         let (columns, row) = (self.config.embedding, padded(self.config.embedding));
         let mut values = vec![0.0; (tensor.map_or(0, Tensor::rows) + zeros) * row];
         if let Some(tensor) = tensor {
@@ -192,7 +192,7 @@ impl<'a, 'g> Upload<'a, 'g> {
     ) -> Result<Linear> {
         let format = operands.weights;
         let (rows, width, words) = (padded(inner), padded(outer), format.words(outer));
-        let buffer = self.arena.storage(name, rows * words)?;
+        let buffer = self.arena.constant(name, rows * words)?;
         let mut packed = Packed { format, outer, weight: Vec::new(), bias: vec![0.0; width] };
         let mut scales = vec![0.0; if format.is_scaled() { rows.div_ceil(WeightFormat::GROUP) * width } else { 0 }];
         if !self.arena.is_planning() {
@@ -214,8 +214,8 @@ impl<'a, 'g> Upload<'a, 'g> {
         Ok(Linear { inner, outer, operands, weight: buffer, scale, bias })
     }
 
-    fn values(&mut self, label: &str, values: &[f32]) -> Result<wgpu::Buffer> {
-        let buffer = self.arena.storage(label, values.len())?;
+    fn values(&mut self, label: &str, values: &[f32]) -> Result<Slice> {
+        let buffer = self.arena.constant(label, values.len())?;
         if self.arena.is_planning() {
             return Ok(buffer);
         }

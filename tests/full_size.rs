@@ -59,9 +59,8 @@ fn check(table: &mut Table, gpu: &Gpu, model: &Model) {
     let Some(grown) = grown else { return };
     let [own, of_files, weights_mib] = [grown.own, grown.of_files, weights].map(|bytes| bytes >> 20);
     println!("{name}: {weights_mib} MiB of weights, at most {own} MiB more in memory while loading, beside {of_files} MiB of files");
-    // A software adapter's memory is that of the process, and holds the one copy that there should be. wgpu takes it in blocks of 128 MiB,
-    // of which it leaves up to a fifth to small buffers where matrices of 25 MiB no longer fit.
-    table.at_most(format!("{name} memory"), grown.own as f64, (weights / 4 * 5 + BESIDE_WEIGHTS) as f64);
+    // A software adapter's memory is that of the process, and holds the one copy that there should be.
+    table.at_most(format!("{name} memory"), grown.own as f64, (weights + BESIDE_WEIGHTS) as f64);
 }
 
 /// Names the folder that [`a_load_without_a_device`] loads.

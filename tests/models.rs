@@ -218,7 +218,8 @@ fn check_formats(table: &mut Table, golden: &Golden) {
         }
         println!("{name} {kind}: cosine at least {least:.6}");
         let stats = embedder.model().stats();
-        assert_eq!(stats.weight_bytes, stats.weight_bytes_uploaded);
+        let tensors = 5 + 16 * embedder.model().config().layers as u64;
+        assert!((0..256 * tensors).contains(&(stats.weight_bytes - stats.weight_bytes_uploaded)), "{stats:?}");
         // Biases and positions stay as they are; a scale takes four bytes for each 64 numbers.
         let (share, most) = (stats.weight_bytes as f64 / whole as f64, if in_f16 { 0.51 } else { 0.28 });
         if whole > SMALL {

@@ -34,7 +34,9 @@ fn weights_are_uploaded_once_and_a_request_uploads_only_its_tokens() {
     let layer = 4 * (hidden + 1) * hidden + 2 * hidden * intermediate + intermediate + hidden + 4 * hidden;
     let part_uniform = 16;
     assert_eq!(loaded.weight_bytes_uploaded, 4 * (tables + 2 * hidden + config.layers * layer) as u64 + part_uniform);
-    assert_eq!(loaded.weight_bytes, loaded.weight_bytes_uploaded);
+    // Each tensor begins where a binding may.
+    let tensors = 5 + 12 * config.layers as u64;
+    assert!((0..256 * tensors).contains(&(loaded.weight_bytes - loaded.weight_bytes_uploaded)), "{loaded:?}");
     assert_eq!(loaded.total, minilm::Counters::default());
 
     let texts = ["one text", "and a second, longer one", ""];
@@ -159,14 +161,14 @@ fn rows_stay_on_the_gpu_in_the_callers_order() {
     let kept = embedder.embed_to_buffer(&texts).unwrap();
     assert_eq!((kept.columns, kept.lengths.as_slice()), (96, expected.lengths()));
     assert_eq!(embedder.model().stats().last.bytes_read, 0);
-    assert_eq!(read(&gpu, &kept.buffer), expected.as_slice());
+    assert_eq!(read(&gpu, &kept.buffer.into()), expected.as_slice());
 
     // Batches are as small as those of other calls while it is not known how slow the adapter is.
     let whole = || Embedder::builder().gpu(gpu.clone()).from_dir(fixture(FOLDER)).unwrap();
     let [embedder, other] = [whole(), whole()];
     let texts = vec!["word ".repeat(50); 60];
     other.embed(&texts).unwrap();
-    assert_eq!(read(&gpu, &embedder.embed_to_buffer(&texts).unwrap().buffer), other.embed(&texts).unwrap().as_slice());
+    assert_eq!(read(&gpu, &embedder.embed_to_buffer(&texts).unwrap().buffer.into()), other.embed(&texts).unwrap().as_slice());
     let batches = |embedder: &Embedder| embedder.model().stats().last.batches;
     assert!(batches(&embedder) > 1 && embedder.model().token_budget() > 60 * 52, "{}", batches(&embedder));
 }

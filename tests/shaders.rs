@@ -80,10 +80,11 @@ impl Checker {
         let Ok(output) = Command::new(self.program).arg("--version").output() else { return false };
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         let year = said.split(['v', '.']).find_map(|part| part.parse::<u32>().ok().filter(|year| *year > 2000));
-        if year.is_none_or(|year| year < 2024) {
-            println!("{} of {year:?} does not know matrix units: those forms are only translated", self.program);
+        let is_recent = year.is_some_and(|year| year >= 2024);
+        if !is_recent {
+            println!("{} is of before 2024 and does not know matrix units: those forms are only translated", self.program);
         }
-        year.is_some_and(|year| year >= 2024)
+        is_recent
     }
 
     fn check(&self, file: &Path) -> Result<(), String> {

@@ -137,6 +137,14 @@ pub(super) struct Opened {
     pub square: Option<u32>,
 }
 
+/// Bindings that may be there at a time, for which DX12 takes memory as it opens the device. wgpu asks for a million by itself, and warns of what
+/// they take of the host's memory where an integrated GPU shares it. A model of 24 layers has some 2,000 while it loads.
+const MOST_BINDINGS: u32 = 1 << 16;
+
+/// Bytes that a driver is asked for at a time for buffers of less; a larger one gets just what it takes. wgpu's own choice begins with 128 MB and
+/// doubles it, most of which a small model would leave unused.
+const BLOCK: u64 = 4 << 20;
+
 /// Opens the first candidate.
 pub(super) async fn open(options: GpuOptions) -> Result<Opened> {
     let adapters = candidates(&options).await?;
@@ -148,7 +156,8 @@ pub(super) async fn open(options: GpuOptions) -> Result<Opened> {
         log::warn!("{} computes on the CPU: results are right, but slow; install a GPU's driver to use the GPU", describe(adapter));
     }
     log::info!("running on {} with driver {} {}", describe(adapter), info.driver, info.driver_info);
-    let required_limits = options.limits.unwrap_or_else(|| adapter.limits());
+    let mut required_limits = options.limits.unwrap_or_else(|| adapter.limits());
+    required_limits.max_non_sampler_bindings = required_limits.max_non_sampler_bindings.min(MOST_BINDINGS);
     // Lavapipe of Mesa 26 has them with subgroups of 8 only. With 4 it lists sizes without having the feature, at which wgpu panics; with 16 it crashes.
     let has_units = !is_software(&info) || info.subgroup_max_size == 8;
     let square = square(&adapter.cooperative_matrix_properties()).filter(|_| has_units);
@@ -160,6 +169,7 @@ pub(super) async fn open(options: GpuOptions) -> Result<Opened> {
         label: Some("minilm"),
         required_features: adapter.features() & wanted,
         required_limits,
+        memory_hints: wgpu::MemoryHints::Manual { suballocated_device_memory_block_size: BLOCK..BLOCK },
         experimental_features: if square.is_some() { experimental() } else { wgpu::ExperimentalFeatures::disabled() },
         ..Default::default()
     };

@@ -1,6 +1,7 @@
 //! Buffers that are made at load, what they take, and how values get in and out of them.
 
 use std::future::poll_fn;
+use std::num::NonZero;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
@@ -12,7 +13,36 @@ use crate::error::{Error, Result};
 /// Bytes that are converted and handed to the queue at a time.
 const CHUNK: usize = 4 << 20;
 /// Bytes that may be under way to the GPU before an upload waits for them.
-const IN_FLIGHT: u64 = 32 << 20;
+const IN_FLIGHT: u64 = 8 << 20;
+
+/// A buffer, or the part of one that a tensor lies in.
+#[derive(Clone, Debug)]
+pub struct Slice {
+    pub buffer: wgpu::Buffer,
+    /// In bytes.
+    pub offset: u64,
+    /// In bytes, at least 16: an empty binding is not allowed.
+    pub size: u64,
+}
+
+impl From<wgpu::Buffer> for Slice {
+    fn from(buffer: wgpu::Buffer) -> Self {
+        Self { offset: 0, size: buffer.size(), buffer }
+    }
+}
+
+impl Slice {
+    /// As what a shader's variable is bound to. Always with its size: where DX12 rounds up a buffer that may be a uniform too, `arrayLength`
+    /// would count what nobody wrote.
+    pub fn binding(&self) -> wgpu::BindingResource<'_> {
+        wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer: &self.buffer, offset: self.offset, size: NonZero::new(self.size) })
+    }
+
+    /// Records a copy of `bytes` from byte `from` on, to byte `at` of a buffer.
+    pub fn copy(&self, encoder: &mut wgpu::CommandEncoder, from: u64, to: &wgpu::Buffer, at: u64, bytes: u64) {
+        encoder.copy_buffer_to_buffer(&self.buffer, self.offset + from, to, at, bytes);
+    }
+}
 
 /// Makes buffers within the adapter's limits and adds up what they take.
 pub struct Arena<'g> {
@@ -20,13 +50,44 @@ pub struct Arena<'g> {
     what: &'static str,
     bytes: u64,
     /// Stands for every buffer where none is made.
-    placeholder: Option<wgpu::Buffer>,
+    placeholder: Option<Slice>,
+    slabs: Slabs,
+}
+
+/// Tensors that nothing writes after the load lie behind one another in a few buffers, each as large as the plan found that it must be. A driver
+/// gives a large buffer a piece of memory of just its size, while many small ones would share pieces that they leave a part of unused.
+#[derive(Debug, Default)]
+struct Slabs {
+    /// Sizes in bytes.
+    planned: Vec<u64>,
+    buffers: Vec<wgpu::Buffer>,
+    /// Bytes of each that are taken so far.
+    taken: Vec<u64>,
+}
+
+impl Slabs {
+    /// Most bytes of one, unless a single tensor has more.
+    const MOST: u64 = 64 << 20;
+    /// Where a binding may begin on any adapter.
+    const ALIGNMENT: u64 = 256;
+
+    /// The place of the next `size` bytes, and by how much they make what is taken grow.
+    fn place(&mut self, size: u64, most: u64) -> (usize, u64, u64) {
+        let begin = |taken: u64| taken.next_multiple_of(Self::ALIGNMENT);
+        if self.taken.last().is_none_or(|taken| begin(*taken) + size > most.min(Self::MOST)) {
+            self.taken.push(0);
+        }
+        let slab = self.taken.len() - 1;
+        let offset = begin(self.taken[slab]);
+        let growth = offset + size - std::mem::replace(&mut self.taken[slab], offset + size);
+        (slab, offset, growth)
+    }
 }
 
 impl<'g> Arena<'g> {
     /// `what` the buffers are for, in messages: `weights`, `activations`.
     pub fn new(gpu: &'g Gpu, what: &'static str) -> Self {
-        Self { gpu, what, bytes: 0, placeholder: None }
+        Self { gpu, what, bytes: 0, placeholder: None, slabs: Slabs::default() }
     }
 
     /// An arena that only adds up: all its buffers are one small one, which may be bound as anything.
@@ -34,6 +95,11 @@ impl<'g> Arena<'g> {
         let mut arena = Self::new(gpu, what);
         let placeholder = arena.shared("placeholder", 4)?;
         Ok(Self { bytes: 0, placeholder: Some(placeholder), ..arena })
+    }
+
+    /// An arena for what was planned with another, whose [`Arena::slabs`] these are.
+    pub fn planned(gpu: &'g Gpu, what: &'static str, slabs: Vec<u64>) -> Self {
+        Self { slabs: Slabs { planned: slabs, ..Slabs::default() }, ..Self::new(gpu, what) }
     }
 
     /// Whether there is nothing to write to.
@@ -46,20 +112,44 @@ impl<'g> Arena<'g> {
         self.bytes
     }
 
+    /// Bytes of each buffer that [`Arena::constant`] asks for.
+    pub fn slabs(&self) -> Vec<u64> {
+        self.slabs.taken.clone()
+    }
+
     /// A storage buffer of `values` 4-byte values.
     ///
     /// # Errors
     /// [`Error::Memory`] when it is larger than a binding of this adapter may be, or than what is left of its memory.
-    pub fn storage(&mut self, label: &str, values: usize) -> Result<wgpu::Buffer> {
+    pub fn storage(&mut self, label: &str, values: usize) -> Result<Slice> {
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
         self.buffer(label, values as u64 * 4, usage, self.gpu.max_binding())
+    }
+
+    /// A place for `values` 4-byte values that no kernel writes to.
+    ///
+    /// # Errors
+    /// As [`Arena::storage`].
+    pub fn constant(&mut self, label: &str, values: usize) -> Result<Slice> {
+        let size = self.allowed(label, values as u64 * 4, self.gpu.max_binding())?;
+        let (slab, offset, growth) = self.slabs.place(size, self.gpu.limits().max_buffer_size);
+        self.bytes += growth;
+        if let Some(placeholder) = &self.placeholder {
+            return Ok(placeholder.clone());
+        }
+        if self.slabs.buffers.len() == slab {
+            let whole = self.slabs.planned.get(slab).copied().unwrap_or(size);
+            let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
+            self.slabs.buffers.push(self.make(label, whole, usage)?);
+        }
+        Ok(Slice { buffer: self.slabs.buffers[slab].clone(), offset, size })
     }
 
     /// A buffer of `words` words that can be bound as anything.
     ///
     /// # Errors
     /// As [`Arena::storage`].
-    pub(super) fn shared(&mut self, label: &str, words: usize) -> Result<wgpu::Buffer> {
+    pub(super) fn shared(&mut self, label: &str, words: usize) -> Result<Slice> {
         use wgpu::BufferUsages as Usages;
         let usage = Usages::STORAGE | Usages::UNIFORM | Usages::COPY_DST | Usages::COPY_SRC;
         self.buffer(label, words as u64 * 4, usage, self.gpu.max_binding())
@@ -69,7 +159,7 @@ impl<'g> Arena<'g> {
     ///
     /// # Errors
     /// As [`Arena::storage`].
-    pub fn uniform(&mut self, label: &str, bytes: usize) -> Result<wgpu::Buffer> {
+    pub fn uniform(&mut self, label: &str, bytes: usize) -> Result<Slice> {
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
         self.buffer(label, bytes as u64, usage, self.gpu.limits().max_uniform_buffer_binding_size)
     }
@@ -80,24 +170,35 @@ impl<'g> Arena<'g> {
     /// As [`Arena::storage`].
     pub fn readback(&mut self, label: &str, values: usize) -> Result<Readback> {
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        Ok(Readback { buffer: self.buffer(label, values as u64 * 4, usage, self.gpu.limits().max_buffer_size)?, answer: Arc::default() })
+        let slice = self.buffer(label, values as u64 * 4, usage, self.gpu.limits().max_buffer_size)?;
+        Ok(Readback { buffer: slice.buffer, answer: Arc::default() })
     }
 
-    fn buffer(&mut self, label: &str, size: u64, usage: wgpu::BufferUsages, limit: u64) -> Result<wgpu::Buffer> {
-        let size = size.max(16); // an empty binding is not allowed
-        if size > limit {
-            return Err(Error::Memory {
-                problem: format!(
-                    "{}: buffer `{label}` needs {size} bytes, but this adapter allows {limit}: use a smaller token budget or model",
-                    self.what
-                ),
-            });
-        }
+    fn buffer(&mut self, label: &str, size: u64, usage: wgpu::BufferUsages, limit: u64) -> Result<Slice> {
+        let size = self.allowed(label, size, limit)?;
         self.bytes += size;
-        if let Some(placeholder) = &self.placeholder {
-            return Ok(placeholder.clone());
+        match &self.placeholder {
+            Some(placeholder) => Ok(placeholder.clone()),
+            None => self.make(label, size, usage).map(Slice::from),
         }
-        // At once: what is put into a buffer that is not there would be refused too, one after another.
+    }
+
+    /// What is taken for `size` bytes.
+    fn allowed(&self, label: &str, size: u64, limit: u64) -> Result<u64> {
+        let size = size.max(16);
+        if size <= limit {
+            return Ok(size);
+        }
+        Err(Error::Memory {
+            problem: format!(
+                "{}: buffer `{label}` needs {size} bytes, but this adapter allows {limit}: use a smaller token budget or model",
+                self.what
+            ),
+        })
+    }
+
+    /// At once: what is put into a buffer that is not there would be refused too, one after another.
+    fn make(&self, label: &str, size: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
         self.gpu.checked(&format!("{}: buffer `{label}` of {size} bytes", self.what), || {
             Ok(self.gpu.device().create_buffer(&wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false }))
         })
@@ -110,7 +211,12 @@ impl Gpu {
         self.limits().max_storage_buffer_binding_size.min(self.limits().max_buffer_size)
     }
 
-    /// Fills `buffer` with `rows` rows of `words` words of four bytes: `fill(first, words)` writes whole rows from row `first` on. Only a few
+    /// Hands `bytes` to the queue, for the begin of `slice`: they are there for what is submitted next.
+    pub fn write(&self, slice: &Slice, bytes: &[u8]) {
+        self.queue().write_buffer(&slice.buffer, slice.offset, bytes);
+    }
+
+    /// Fills `slice` with `rows` rows of `words` words of four bytes: `fill(first, words)` writes whole rows from row `first` on. Only a few
     /// megabytes are ever converted or under way at once: `under_way` counts them from one upload to the next, since many small buffers
     /// take as much as one large. Returns the bytes that were uploaded.
     ///
@@ -118,7 +224,7 @@ impl Gpu {
     /// Those of `fill`, and [`Error::DeviceLost`].
     pub fn upload(
         &self,
-        buffer: &wgpu::Buffer,
+        slice: &Slice,
         rows: usize,
         words: usize,
         under_way: &mut u64,
@@ -131,7 +237,7 @@ impl Gpu {
             let chunk = &mut chunk[..rows_at_once.min(rows - first) * words];
             fill(first, chunk)?;
             let bytes = bytemuck::cast_slice(chunk);
-            self.queue().write_buffer(buffer, uploaded, bytes);
+            self.queue().write_buffer(&slice.buffer, slice.offset + uploaded, bytes);
             uploaded += bytes.len() as u64;
             *under_way += bytes.len() as u64;
             if *under_way >= IN_FLIGHT {
@@ -266,6 +372,14 @@ impl Readback {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn constants_lie_behind_one_another_and_begin_where_a_binding_may() {
+        let mut slabs = Slabs::default();
+        let places = [16, 1000, 300, 5000, 256].map(|size| slabs.place(size, 2048));
+        assert_eq!(places, [(0, 0, 16), (0, 256, 1240), (0, 1280, 324), (1, 0, 5000), (2, 0, 256)]);
+        assert_eq!(slabs.taken, [1580, 5000, 256]);
+    }
 
     #[test]
     fn every_request_is_answered_once_and_only_by_its_own_answer() {

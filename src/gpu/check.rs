@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Instant;
 
 use super::plan::Dispatch;
-use super::{Arena, Count, Form, Gpu, Grid, Pipeline, Plan};
+use super::{Arena, Count, Form, Gpu, Grid, Pipeline, Plan, Slice};
 use crate::batch::Header;
 use crate::error::{Error, Result};
 
@@ -45,7 +45,7 @@ impl Check {
             let readback = arena.readback("self-check", self.written + CANARIES)?;
             let mut encoder = gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("self-check") });
             dispatch.record(&mut encoder.begin_compute_pass(&Default::default()), &self.batch);
-            encoder.copy_buffer_to_buffer(&dispatch.output, 0, readback.buffer(), 0, bytes);
+            dispatch.output.copy(&mut encoder, 0, readback.buffer(), 0, bytes);
             gpu.read_back(encoder, &readback, bytes, <[f32]>::to_vec)
         })?;
         let outcome = self.compare(&values).map_err(|problem| {
@@ -87,9 +87,9 @@ impl Check {
 
     /// One dispatch over buffers that hold the inputs, and a poisoned output.
     fn dispatch(&self, gpu: &Gpu, arena: &mut Arena, pipeline: &Pipeline, compiled: &wgpu::ComputePipeline, grid: Grid) -> Result<Checked> {
-        let mut buffer = |label: &str, words: &[u32]| -> Result<wgpu::Buffer> {
+        let mut buffer = |label: &str, words: &[u32]| -> Result<Slice> {
             let buffer = arena.shared(label, words.len())?;
-            gpu.queue().write_buffer(&buffer, 0, bytemuck::cast_slice(words));
+            gpu.write(&buffer, bytemuck::cast_slice(words));
             Ok(buffer)
         };
         let output = buffer(self.output, &vec![POISON; self.written + CANARIES])?;
@@ -104,7 +104,7 @@ impl Check {
                 buffers.push((name, unused.clone()));
             }
         }
-        let buffers: Vec<(&str, &wgpu::Buffer)> = buffers.iter().map(|(name, buffer)| (*name, buffer)).collect();
+        let buffers: Vec<(&str, &Slice)> = buffers.iter().map(|(name, buffer)| (*name, buffer)).collect();
         let bind_group = pipeline.bind(gpu, &buffers)?;
         Ok(Checked { dispatch: Dispatch::one(pipeline.kernel, compiled.clone(), grid, bind_group), output })
     }
@@ -137,7 +137,7 @@ pub(crate) struct Measured {
 
 struct Checked {
     dispatch: Dispatch,
-    output: wgpu::Buffer,
+    output: Slice,
 }
 
 impl std::ops::Deref for Checked {

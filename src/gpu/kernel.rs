@@ -2,12 +2,11 @@
 //! structs that the host writes are held to their WGSL namesakes.
 
 use std::hash::{Hash, Hasher};
-use std::num::NonZero;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use super::check::CheckOf;
-use super::{Gpu, Grid};
+use super::{Gpu, Grid, Slice};
 use crate::batch::{Header, Offset};
 use crate::error::{Error, Result};
 
@@ -171,19 +170,17 @@ impl Pipeline {
     ///
     /// # Errors
     /// [`Error::Kernel`] when the names are not just those of the shader.
-    pub fn bind(&self, gpu: &Gpu, buffers: &[(&str, &wgpu::Buffer)]) -> Result<wgpu::BindGroup> {
+    pub fn bind(&self, gpu: &Gpu, buffers: &[(&str, &Slice)]) -> Result<wgpu::BindGroup> {
         let refused = |problem: String| Error::Kernel { kernel: self.kernel, problem };
         if let Some((name, _)) = buffers.iter().find(|(name, _)| !self.bindings.iter().any(|(binding, _)| binding == name)) {
             return Err(refused(format!("the shader has no variable `{name}`")));
         }
         let mut entries = Vec::with_capacity(self.bindings.len());
         for (name, binding) in &self.bindings {
-            let Some((_, buffer)) = buffers.iter().find(|(given, _)| given == name) else {
+            let Some((_, slice)) = buffers.iter().find(|(given, _)| given == name) else {
                 return Err(refused(format!("no buffer is bound to the variable `{name}`")));
             };
-            // DX12 rounds a buffer up that may be a uniform too. Without a size `arrayLength` would count what nobody wrote.
-            let whole = wgpu::BufferBinding { buffer, offset: 0, size: NonZero::new(buffer.size()) };
-            entries.push(wgpu::BindGroupEntry { binding: *binding, resource: wgpu::BindingResource::Buffer(whole) });
+            entries.push(wgpu::BindGroupEntry { binding: *binding, resource: slice.binding() });
         }
         gpu.checked(&format!("kernel `{}`", self.kernel), || {
             let descriptor = wgpu::BindGroupDescriptor { label: Some(self.kernel), layout: &self.layout, entries: &entries };

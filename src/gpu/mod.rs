@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 pub use adapter::{AdapterSummary, GpuOptions};
-pub use buffer::{Arena, Readback};
+pub use buffer::{Arena, Readback, Slice};
 pub use cost::{Amount, Cost};
 pub use kernel::{Pipeline, Source};
 pub(crate) use plan::prepare;

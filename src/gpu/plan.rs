@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::check::{Check, CheckOf};
-use super::{Amount, Cost, Gpu, Pipeline};
+use super::{Amount, Cost, Gpu, Pipeline, Slice};
 use crate::batch::Header;
 use crate::error::Result;
 use crate::parallel;
@@ -82,7 +82,7 @@ impl Step {
     ///
     /// # Errors
     /// As [`Pipeline::bind`].
-    pub fn new(gpu: &Gpu, rows: Count, forms: Vec<(u32, Form)>, buffers: &[(&str, &wgpu::Buffer)], cost: Cost) -> Result<Self> {
+    pub fn new(gpu: &Gpu, rows: Count, forms: Vec<(u32, Form)>, buffers: &[(&str, &Slice)], cost: Cost) -> Result<Self> {
         let bind_group = forms[0].1.pipeline.bind(gpu, buffers)?;
         Ok(Self { rows, forms, fallback: None, bind_group, cost, check: None })
     }
@@ -91,7 +91,7 @@ impl Step {
     ///
     /// # Errors
     /// As [`Pipeline::bind`].
-    pub fn single(gpu: &Gpu, pipeline: Arc<Pipeline>, grid: Grid, buffers: &[(&str, &wgpu::Buffer)], cost: Cost) -> Result<Self> {
+    pub fn single(gpu: &Gpu, pipeline: Arc<Pipeline>, grid: Grid, buffers: &[(&str, &Slice)], cost: Cost) -> Result<Self> {
         Self::new(gpu, Count::Fixed(0), vec![(u32::MAX, Form { variant: String::new(), pipeline, grid })], buffers, cost)
     }
 

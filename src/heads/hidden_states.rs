@@ -4,7 +4,7 @@ use crate::assembler::Assembler;
 use crate::checkpoint::{Activation, Linear, Pooling};
 use crate::encoder::Encoded;
 use crate::error::Result;
-use crate::gpu::Count;
+use crate::gpu::{Count, Slice};
 use crate::heads::pooling::{self, Rows};
 use crate::kernels::padded;
 use crate::runner::Output;
@@ -12,7 +12,7 @@ use crate::runner::Output;
 /// No step to add: the results are what the encoder leaves, `[tokens, hidden]` each, rows padded.
 pub fn outputs(pass: &Assembler, encoded: &Encoded) -> Vec<Output> {
     let columns = pass.config.hidden;
-    let output = |buffer: &wgpu::Buffer| Output { buffer: buffer.clone(), rows: Count::Tokens, columns, stride: padded(columns) };
+    let output = |buffer: &Slice| Output { buffer: buffer.clone(), rows: Count::Tokens, columns, stride: padded(columns) };
     encoded.states.iter().map(output).collect()
 }
 

@@ -3,7 +3,7 @@
 use crate::assembler::Assembler;
 use crate::checkpoint::{Activation, Pooling};
 use crate::error::Result;
-use crate::gpu::Count;
+use crate::gpu::{Count, Slice};
 use crate::kernels::padded;
 use crate::kernels::pooling::{Buffers, PooledRows};
 use crate::runner::Output;
@@ -11,12 +11,12 @@ use crate::weights::Linear;
 
 /// A row for each text, `[texts, columns]`, padded.
 pub struct Rows {
-    pub buffer: wgpu::Buffer,
+    pub buffer: Slice,
     pub columns: usize,
 }
 
 /// Adds one step for each pooling; their columns lie next to one another.
-pub fn add(pass: &mut Assembler, hidden: &wgpu::Buffer, poolings: &[Pooling]) -> Result<Rows> {
+pub fn add(pass: &mut Assembler, hidden: &Slice, poolings: &[Pooling]) -> Result<Rows> {
     let width = pass.config.hidden;
     let columns = width * poolings.len();
     let buffer = pass.rows("pooled", Count::Texts, columns)?;

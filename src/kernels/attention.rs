@@ -7,7 +7,7 @@ use super::{Arithmetic, Operands, Sharing, Tile, Variant, lib, padded, unroll};
 use crate::batch::TILE;
 use crate::checkpoint::weights::RELATIVE_RANGE;
 use crate::error::Result;
-use crate::gpu::{Amount, Cost, Count, Form, Gpu, Grid, Source, Step};
+use crate::gpu::{Amount, Cost, Count, Form, Gpu, Grid, Slice, Source, Step};
 use crate::reference;
 
 /// `context[tokens, heads, head_dim] = softmax(q * transpose(k) / sqrt(head_dim) + bias) * v`.
@@ -25,15 +25,15 @@ pub struct Attention {
 /// What the kernel reads and writes; each head's values are [padded].
 pub struct Buffers<'a> {
     /// The batch's uniform.
-    pub batch: &'a wgpu::Buffer,
+    pub batch: &'a Slice,
     /// `[texts + 1]`, see [`crate::batch::Offset`]
-    pub offsets: &'a wgpu::Buffer,
+    pub offsets: &'a Slice,
     /// `[tokens, 3, heads, head_dim]`: queries, keys, values
-    pub qkv: &'a wgpu::Buffer,
+    pub qkv: &'a Slice,
     /// `[heads, 2 * RELATIVE_RANGE + 1]` by distance, just where [`Attention::bias`] says so; see [`RELATIVE_RANGE`]
-    pub bias: Option<&'a wgpu::Buffer>,
+    pub bias: Option<&'a Slice>,
     /// `[tokens, heads, head_dim]`
-    pub context: &'a wgpu::Buffer,
+    pub context: &'a Slice,
 }
 
 /// Keys that are taken at a time between two looks at the running maximum, where each lane loads all of them.

@@ -3,7 +3,7 @@
 use super::REDUCE_LANES;
 use super::check::{Check, noise, rows, words};
 use crate::error::Result;
-use crate::gpu::{Amount, Cost, Count, Gpu, Grid, Source, Step};
+use crate::gpu::{Amount, Cost, Count, Gpu, Grid, Slice, Source, Step};
 use crate::reference;
 
 /// Words that one workgroup takes.
@@ -55,9 +55,9 @@ pub struct BlockDigests {
 
 /// What the kernel reads and writes.
 pub struct Buffers<'a> {
-    pub x: &'a wgpu::Buffer,
+    pub x: &'a Slice,
     /// `[blocks, 2]`
-    pub y: &'a wgpu::Buffer,
+    pub y: &'a Slice,
 }
 
 impl BlockDigests {

@@ -3,7 +3,7 @@
 use super::check::{Check, noise, padded_words, places, texts, wide};
 use super::{Variant, WeightFormat, padded, reduction};
 use crate::error::Result;
-use crate::gpu::{Amount, Cost, Count, Form, Gpu, Grid, Source, Step};
+use crate::gpu::{Amount, Cost, Count, Form, Gpu, Grid, Slice, Source, Step};
 use crate::reference::{self, Tables};
 
 /// `y[tokens, hidden] = layer_norm(word[id] + position[position] + token_type[type])`.
@@ -18,25 +18,25 @@ pub struct Embedding {
 /// What the kernel reads and writes; rows are [padded].
 pub struct Buffers<'a> {
     /// `[tokens]`
-    pub ids: &'a wgpu::Buffer,
+    pub ids: &'a Slice,
     /// `[tokens]`, see [`crate::batch::Batch::places`]
-    pub places: &'a wgpu::Buffer,
+    pub places: &'a Slice,
     /// `[positions, hidden]`
-    pub position: &'a wgpu::Buffer,
+    pub position: &'a Slice,
     /// `[types, hidden]`, at least one row
-    pub token_type: &'a wgpu::Buffer,
+    pub token_type: &'a Slice,
     /// Scale and shift of the layer norm, `[hidden]` each.
-    pub norm: [&'a wgpu::Buffer; 2],
+    pub norm: [&'a Slice; 2],
     /// `[tokens, hidden]`
-    pub y: &'a wgpu::Buffer,
+    pub y: &'a Slice,
 }
 
 /// Rows of the vocabulary that fit in one binding.
 pub struct Part {
     /// `[first id, rows]`, see [`part_uniform`].
-    pub range: wgpu::Buffer,
+    pub range: Slice,
     /// `[rows, hidden]`, each row as [`WeightFormat::store_row`] leaves it
-    pub word: wgpu::Buffer,
+    pub word: Slice,
     pub rows: usize,
 }
 

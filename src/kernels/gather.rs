@@ -3,7 +3,7 @@
 use super::check::{Check, noise, rows, words};
 use super::{REDUCE_LANES, padded};
 use crate::error::Result;
-use crate::gpu::{Amount, Cost, Count, Gpu, Grid, Source, Step};
+use crate::gpu::{Amount, Cost, Count, Gpu, Grid, Slice, Source, Step};
 
 /// `y[selected, width] = x[token, width]` for each selected token.
 #[derive(Clone, Copy, Debug)]
@@ -14,11 +14,11 @@ pub struct Gather {
 /// What the kernel reads and writes; rows are [padded].
 pub struct Buffers<'a> {
     /// `[selected]`, see [`crate::batch::Batch::selected`]
-    pub selected: &'a wgpu::Buffer,
+    pub selected: &'a Slice,
     /// `[tokens, width]`
-    pub x: &'a wgpu::Buffer,
+    pub x: &'a Slice,
     /// `[selected, width]`
-    pub y: &'a wgpu::Buffer,
+    pub y: &'a Slice,
 }
 
 impl Gather {

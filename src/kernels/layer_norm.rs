@@ -3,7 +3,7 @@
 use super::check::{Check, noise, padded_words, places, rows, wide};
 use super::{Variant, padded, reduction};
 use crate::error::Result;
-use crate::gpu::{Amount, Cost, Count, Form, Gpu, Grid, Source, Step};
+use crate::gpu::{Amount, Cost, Count, Form, Gpu, Grid, Slice, Source, Step};
 use crate::reference;
 
 /// `y[rows, hidden] = (x - mean) / sqrt(variance + epsilon) * weight + bias`, with the variance of the row itself (divided by
@@ -19,11 +19,11 @@ pub struct LayerNorm {
 /// What the kernel reads and writes; rows are [padded].
 pub struct Buffers<'a> {
     /// `[rows, hidden]`
-    pub x: &'a wgpu::Buffer,
+    pub x: &'a Slice,
     /// Scale and shift, `[hidden]` each.
-    pub norm: [&'a wgpu::Buffer; 2],
+    pub norm: [&'a Slice; 2],
     /// `[rows, hidden]`
-    pub y: &'a wgpu::Buffer,
+    pub y: &'a Slice,
 }
 
 impl LayerNorm {

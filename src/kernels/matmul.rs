@@ -7,7 +7,7 @@ use super::quantize::quantized;
 use super::{Arithmetic, Operands, Sharing, Tile, Variant, WeightFormat, activation_code, lib, padded, rows_code, unroll};
 use crate::checkpoint::Activation;
 use crate::error::Result;
-use crate::gpu::{Amount, Cost, Count, Form, Gpu, Grid, Source, Step};
+use crate::gpu::{Amount, Cost, Count, Form, Gpu, Grid, Slice, Source, Step};
 use crate::reference::activate;
 
 /// `y[rows, outer] = activation(x[rows, inner] * weight[inner, outer] + bias[outer]) + residual[rows, outer]`.
@@ -26,20 +26,20 @@ pub struct Matmul {
 /// What the kernel reads and writes; rows, and the rows' number of `weight`, are [padded].
 pub struct Buffers<'a> {
     /// The batch's uniform.
-    pub batch: &'a wgpu::Buffer,
+    pub batch: &'a Slice,
     /// `[rows, inner]`; for [`Arithmetic::Int8`] what [`Quantize`](super::quantize::Quantize) makes of that
-    pub x: &'a wgpu::Buffer,
+    pub x: &'a Slice,
     /// `[inner, outer]`: torch's `[outer, inner]` transposed, in the format that the kernel is made for, see [`WeightFormat::pack_rows`]
-    pub weight: &'a wgpu::Buffer,
+    pub weight: &'a Slice,
     /// `[inner / GROUP, outer]`, rounded up, just where [`WeightFormat::is_scaled`]: each number of the weight counts times the scale of its
     /// [`GROUP`](WeightFormat::GROUP)
-    pub scale: Option<&'a wgpu::Buffer>,
+    pub scale: Option<&'a Slice>,
     /// `[outer]`
-    pub bias: &'a wgpu::Buffer,
+    pub bias: &'a Slice,
     /// `[rows, outer]`, just where [`Matmul::residual`] says so
-    pub residual: Option<&'a wgpu::Buffer>,
+    pub residual: Option<&'a Slice>,
     /// `[rows, outer]`
-    pub y: &'a wgpu::Buffer,
+    pub y: &'a Slice,
 }
 
 /// Vectors of four that blocks in workgroup memory may have: 16 KB, what every adapter has.

@@ -3,7 +3,7 @@
 use super::check::{Check, noise, places, rows, wide, words};
 use super::{REDUCE_LANES, lib, padded};
 use crate::error::Result;
-use crate::gpu::{Amount, Cost, Count, Gpu, Grid, Source, Step};
+use crate::gpu::{Amount, Cost, Count, Gpu, Grid, Slice, Source, Step};
 use crate::reference;
 
 /// `y[rows, columns]` = the first `columns` of `x[rows, ..]`, divided by their L2 norm; a row of zeros stays zero.
@@ -17,8 +17,8 @@ pub struct Normalize {
 
 /// What the kernel reads and writes; rows of `y` are [padded].
 pub struct Buffers<'a> {
-    pub x: &'a wgpu::Buffer,
-    pub y: &'a wgpu::Buffer,
+    pub x: &'a Slice,
+    pub y: &'a Slice,
 }
 
 impl Normalize {

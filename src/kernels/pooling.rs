@@ -4,7 +4,7 @@ use super::check::{Check, noise, padded_words, texts, wide};
 use super::{REDUCE_LANES, lib, padded};
 use crate::checkpoint::Pooling;
 use crate::error::Result;
-use crate::gpu::{Amount, Cost, Count, Gpu, Grid, Source, Step};
+use crate::gpu::{Amount, Cost, Count, Gpu, Grid, Slice, Source, Step};
 use crate::reference;
 
 /// `pooled[texts, columns]` from `x[tokens, hidden]`: several poolings fill the columns of one row, each with a step of its own.
@@ -21,11 +21,11 @@ pub struct PooledRows {
 /// What the kernel reads and writes; rows are [padded].
 pub struct Buffers<'a> {
     /// `[texts + 1]`, see [`crate::batch::Offset`]
-    pub offsets: &'a wgpu::Buffer,
+    pub offsets: &'a Slice,
     /// `[tokens, hidden]`
-    pub x: &'a wgpu::Buffer,
+    pub x: &'a Slice,
     /// `[texts, columns]`
-    pub pooled: &'a wgpu::Buffer,
+    pub pooled: &'a Slice,
 }
 
 /// The number of a pooling in `shaders/pooling.wgsl`.

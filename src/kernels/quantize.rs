@@ -3,7 +3,7 @@
 use super::check::{Check, noise, rows, words};
 use super::{WeightFormat, lib, padded, rows_code};
 use crate::error::Result;
-use crate::gpu::{Amount, Cost, Count, Gpu, Grid, Source, Step};
+use crate::gpu::{Amount, Cost, Count, Gpu, Grid, Slice, Source, Step};
 
 /// Each [`WeightFormat::GROUP`] numbers of `x[rows, inner]` as a scale, and whole numbers that count times it, each in two bytes. One byte would not
 /// do: all-MiniLM-L6-v2, whose layer norms let some columns stand out, would fall to a cosine of 0.997 on some texts (0.9984 with groups of
@@ -17,10 +17,10 @@ pub struct Quantize {
 /// What the kernel reads and writes; rows of `x` are [padded].
 pub struct Buffers<'a> {
     /// The batch's uniform.
-    pub batch: &'a wgpu::Buffer,
-    pub x: &'a wgpu::Buffer,
+    pub batch: &'a Slice,
+    pub x: &'a Slice,
     /// Rows of [`row_words`]
-    pub y: &'a wgpu::Buffer,
+    pub y: &'a Slice,
 }
 
 /// Lanes of a workgroup along groups and along rows.

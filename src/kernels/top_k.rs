@@ -3,7 +3,7 @@
 use super::check::{Check, noise, rows, words};
 use super::lib;
 use crate::error::Result;
-use crate::gpu::{Amount, Cost, Count, Gpu, Grid, Source, Step};
+use crate::gpu::{Amount, Cost, Count, Gpu, Grid, Slice, Source, Step};
 
 /// `best[selected, 2 * top + 1]` of `logits[selected, vocabulary]`: the columns of the `top` largest, then those logits, then
 /// the sum of exp(logit - largest) over the whole row.
@@ -17,9 +17,9 @@ pub struct TopK {
 /// What the kernel reads and writes.
 pub struct Buffers<'a> {
     /// `[selected, vocabulary]`
-    pub logits: &'a wgpu::Buffer,
+    pub logits: &'a Slice,
     /// `[selected, 2 * top + 1]`
-    pub best: &'a wgpu::Buffer,
+    pub best: &'a Slice,
 }
 
 /// Rows are long: as many lanes as WebGPU's default limits allow.

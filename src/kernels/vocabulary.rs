@@ -4,7 +4,7 @@ use super::check::{Check, noise, rows, samples, words};
 use super::embedding::{Part, part_uniform};
 use super::{WeightFormat, lib, padded};
 use crate::error::Result;
-use crate::gpu::{Amount, Cost, Count, Gpu, Grid, Source, Step};
+use crate::gpu::{Amount, Cost, Count, Gpu, Grid, Slice, Source, Step};
 
 /// `logits[selected, vocabulary] = x[selected, width] * transpose(word[vocabulary, width]) + bias[vocabulary]`.
 #[derive(Clone, Copy, Debug)]
@@ -18,13 +18,13 @@ pub struct Vocabulary {
 /// What the kernel reads and writes; rows of `x` and of the table are [padded].
 pub struct Buffers<'a> {
     /// The batch's uniform.
-    pub batch: &'a wgpu::Buffer,
+    pub batch: &'a Slice,
     /// `[selected, width]`
-    pub x: &'a wgpu::Buffer,
+    pub x: &'a Slice,
     /// `[vocabulary]`
-    pub bias: &'a wgpu::Buffer,
+    pub bias: &'a Slice,
     /// `[selected, vocabulary]`
-    pub logits: &'a wgpu::Buffer,
+    pub logits: &'a Slice,
 }
 
 /// Rows of the table that a workgroup takes, one a lane, and rows of `x` that each lane multiplies with its own.

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use minilm::gpu::{Gpu, GpuOptions};
+use minilm::gpu::{Gpu, GpuOptions, Slice};
 use minilm::wgpu;
 
 /// The device that `WGPU_*` choose. No adapter is a failure, never a silent skip: the message says what to install.
@@ -23,31 +23,38 @@ pub fn noop(limits: wgpu::Limits) -> (wgpu::Instance, Gpu) {
     (instance, Gpu::from_device(device, queue))
 }
 
-/// A storage buffer that holds `values`.
-pub fn storage<T: bytemuck::Pod>(gpu: &Gpu, values: &[T]) -> wgpu::Buffer {
+/// Where a [`storage`] begins in its buffer, in bytes, and how much lies behind it.
+const AROUND: usize = 256;
+
+/// `values` in the middle of a buffer that holds NaN else, as weights lie beside others.
+pub fn storage<T: bytemuck::Pod>(gpu: &Gpu, values: &[T]) -> Slice {
     let size = (size_of_val(values) as u64).max(16);
+    let around = [f32::NAN; AROUND / 4];
+    let [begin, end] = [AROUND as u64, AROUND as u64 + size];
     let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
-    let buffer = gpu.device().create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false });
-    gpu.queue().write_buffer(&buffer, 0, bytemuck::cast_slice(values));
-    buffer
+    let buffer = gpu.device().create_buffer(&wgpu::BufferDescriptor { label: None, size: end + begin, usage, mapped_at_creation: false });
+    gpu.queue().write_buffer(&buffer, 0, bytemuck::bytes_of(&around));
+    gpu.queue().write_buffer(&buffer, begin, bytemuck::cast_slice(values));
+    gpu.queue().write_buffer(&buffer, end, bytemuck::bytes_of(&around));
+    Slice { buffer, offset: begin, size }
 }
 
 /// A storage buffer of NaN: whatever a kernel forgets to write shows.
-pub fn poisoned(gpu: &Gpu, values: usize) -> wgpu::Buffer {
+pub fn poisoned(gpu: &Gpu, values: usize) -> Slice {
     storage(gpu, &vec![f32::NAN; values])
 }
 
-/// What a buffer holds.
-pub fn read(gpu: &Gpu, buffer: &wgpu::Buffer) -> Vec<f32> {
+/// What lies there.
+pub fn read(gpu: &Gpu, slice: &Slice) -> Vec<f32> {
     let descriptor = wgpu::BufferDescriptor {
         label: None,
-        size: buffer.size(),
+        size: slice.size,
         usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
         mapped_at_creation: false,
     };
     let copy = gpu.device().create_buffer(&descriptor);
     let mut encoder = gpu.device().create_command_encoder(&Default::default());
-    encoder.copy_buffer_to_buffer(buffer, 0, &copy, 0, buffer.size());
+    slice.copy(&mut encoder, 0, &copy, 0, slice.size);
     gpu.queue().submit([encoder.finish()]);
     copy.map_async(wgpu::MapMode::Read, .., |result| result.unwrap());
     gpu.device().poll(wgpu::PollType::wait_indefinitely()).unwrap();

@@ -11,11 +11,10 @@ mod vocabulary;
 use common::compare::{Bound, Table};
 use common::gpu::{gpu, storage};
 use minilm::batch::{Batch, Bounds, Sequence};
-use minilm::gpu::{Count, Gpu, Plan, Step};
+use minilm::gpu::{Count, Gpu, Plan, Slice, Step};
 use minilm::kernels::embedding::{Part, part_uniform};
 use minilm::kernels::layer_norm::LayerNorm;
 use minilm::kernels::{Variant, WeightFormat, padded};
-use minilm::wgpu;
 
 /// Rows after the last that a kernel may write.
 const CANARIES: usize = 3;
@@ -90,14 +89,14 @@ fn run(gpu: &Gpu, steps: Vec<Step>, batch: &Batch) {
     assert_eq!(gpu.rejected(), [], "the simplest form ran in the place of these");
 }
 
-fn header(gpu: &Gpu, batch: &Batch) -> wgpu::Buffer {
+fn header(gpu: &Gpu, batch: &Batch) -> Slice {
     storage(gpu, &[batch.header])
 }
 
 /// A matrix of `rows` rows, [padded], as the GPU holds it, its scales, and the numbers that it then stands for.
 struct Stored {
-    buffer: wgpu::Buffer,
-    scale: Option<wgpu::Buffer>,
+    buffer: Slice,
+    scale: Option<Slice>,
     values: Vec<f64>,
 }
 
