@@ -1,5 +1,5 @@
 //! Every kernel, in every form that the adapter offers, against the plain loops of `minilm::reference`, over awkward shapes. Outputs
-//! are NaN before, and what is beyond an output's end must stay so.
+//! are NaN before, and what is beyond an output's end must stay so; inputs lie between NaN.
 
 mod attention;
 #[path = "../common/mod.rs"]

@@ -62,6 +62,9 @@ fn memory_that_runs_out_is_an_error_and_the_runtime_stays_usable() {
     if gpu().info().device_type != wgpu::DeviceType::Cpu {
         return println!("not tried on {}, whose memory others use too", gpu().info().name);
     }
+    if gpu().info().backend == wgpu::Backend::Gl {
+        return println!("not tried on GL: wgpu's binding to EGL panics where the driver has no memory left for itself");
+    }
     if std::env::var_os(NAME).is_none() {
         let mut limited = std::process::Command::new("timeout");
         limited.args(["300", "sh", "-c", "ulimit -v 4000000 && exec \"$@\"", "sh"]).arg(std::env::current_exe().unwrap());
