@@ -140,7 +140,7 @@ impl<'g> Arena<'g> {
         if self.slabs.buffers.len() == slab {
             let whole = self.slabs.planned.get(slab).copied().unwrap_or(size);
             let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
-            self.slabs.buffers.push(self.make(label, whole, usage)?);
+            self.slabs.buffers.push(self.make(&format!("{label} and what lies behind it"), whole, usage)?);
         }
         Ok(Slice { buffer: self.slabs.buffers[slab].clone(), offset, size })
     }
