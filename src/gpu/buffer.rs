@@ -71,10 +71,10 @@ impl Slabs {
     /// Where a binding may begin on any adapter.
     const ALIGNMENT: u64 = 256;
 
-    /// The place of the next `size` bytes, and by how much they make what is taken grow.
+    /// The place of the next `size` bytes in a buffer of at most `most`, and by how much they make what is taken grow.
     fn place(&mut self, size: u64, most: u64) -> (usize, u64, u64) {
         let begin = |taken: u64| taken.next_multiple_of(Self::ALIGNMENT);
-        if self.taken.last().is_none_or(|taken| begin(*taken) + size > most.min(Self::MOST)) {
+        if self.taken.last().is_none_or(|taken| begin(*taken) + size > most) {
             self.taken.push(0);
         }
         let slab = self.taken.len() - 1;
@@ -132,7 +132,9 @@ impl<'g> Arena<'g> {
     /// As [`Arena::storage`].
     pub fn constant(&mut self, label: &str, values: usize) -> Result<Slice> {
         let size = self.allowed(label, values as u64 * 4, self.gpu.max_binding())?;
-        let (slab, offset, growth) = self.slabs.place(size, self.gpu.limits().max_buffer_size);
+        // What there is ends where the plan ended it, and without a plan with the tensor that it was made for.
+        let most = self.slabs.buffers.last().map_or(Slabs::MOST.min(self.gpu.limits().max_buffer_size), wgpu::Buffer::size);
+        let (slab, offset, growth) = self.slabs.place(size, most);
         self.bytes += growth;
         if let Some(placeholder) = &self.placeholder {
             return Ok(placeholder.clone());

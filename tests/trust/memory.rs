@@ -23,7 +23,7 @@ fn memory_is_planned_before_it_is_taken() {
         if let (Some((before, _)), Some((allocated, reserved))) = (before, taken(&gpu)) {
             let ratio = (allocated - before) as f64 / plan.total() as f64;
             assert!((0.95..1.05).contains(&ratio), "{format:?}: {ratio:.3} of the plan was allocated");
-            // What is small shares pieces of memory, of which each kind of memory has one that is not full.
+            // What is small shares pieces of memory, of which some are not full.
             let most = plan.total() + plan.total() / 20 + 3 * PIECE;
             assert!(reserved <= most, "{format:?}: the driver was asked for {reserved} bytes, with {} planned", plan.total());
         }
